@@ -1,0 +1,45 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: help demo test test-system test-long check bench clean
+help:
+	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
+	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
+	@echo "make test-system  tests that need root or Debian packages"
+	@echo "make test-long    tests that take minutes"
+	@echo "make check        ruff, mypy --strict, import rules"
+	@echo "make bench        benchmarks: fan-out and heartbeats"
+
+# Installs again only when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "fleetcast needs Python 3.11 or newer: make PYTHON=..."'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP)
+	$(BIN)/python -m pytest tests -m "not system and not long"
+
+test-system: $(STAMP)
+	$(BIN)/python -m pytest tests -m "system" || [ $$? -eq 5 ]
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest tests -m "long" --timeout 900 || [ $$? -eq 5 ]
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy fleetcast.py
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/fanout.py
+	$(BIN)/python benchmarks/heartbeats.py
+
+clean:
+	rm -rf .venv build *.egg-info

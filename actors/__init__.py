@@ -1,0 +1,1 @@
+"""The rooms that stay alive: thin Ray shells around the core."""

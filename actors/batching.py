@@ -1,0 +1,79 @@
+"""One call in flight; what arrives meanwhile forms the next batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from fleet.errors import Busy, Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Puts items into batches for `handle`, which returns one outcome per item, in order: a result, an
+    exception, or `WAIT` when it will resolve that item's future itself. Bound: `max_backlog`, then Busy.
+    """
+
+    WAIT = object()
+
+    def __init__(
+        self,
+        handle: Callable[[Sequence[Item], Sequence[asyncio.Future[Result]]], Awaitable[Sequence[Any]]],
+        max_batch: int,
+        max_backlog: int,
+    ) -> None:
+        self._handle = handle
+        self._max_batch = max_batch
+        self._max_backlog = max_backlog
+        self._backlog: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        if len(self._backlog) >= self._max_backlog:
+            future.set_exception(Busy("too many requests wait for the fleet", "overloaded", 1.0))
+            return future
+        self._backlog.append((item, future))
+        if self._runner is None:
+            self._runner = loop.create_task(self._run())
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._backlog:
+                count = min(self._max_batch, len(self._backlog))
+                batch = [self._backlog.popleft() for _ in range(count)]
+                await self._send([item for item, _ in batch], [future for _, future in batch])
+        finally:
+            self._runner = None
+
+    async def _send(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
+        try:
+            outcomes = await self._handle(items, futures)
+        except asyncio.CancelledError:
+            outcomes = [Unavailable("the door is closing")] * len(items)
+            self._settle(futures, outcomes)
+            raise
+        except Exception as error:
+            outcomes = [error] * len(items)
+        self._settle(futures, outcomes)
+
+    def _settle(self, futures: list[asyncio.Future[Result]], outcomes: Sequence[Any]) -> None:
+        for future, outcome in zip(futures, outcomes, strict=True):
+            if future.done() or outcome is self.WAIT:
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+                future.exception()  # marks it as seen: a caller that left is no error
+            else:
+                future.set_result(outcome)
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)

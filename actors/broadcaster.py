@@ -1,0 +1,71 @@
+"""Keeps one endpoint's feed and hands it to every door.
+
+Owns      the feed of one endpoint
+Hears     publish
+Says      pages of the feed, by long poll
+Survives  restart: a new epoch, which tells every reader that history was lost
+Never     knows a watcher; sends anything twice to a reader that names its place
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from fleet.events import encode
+from fleet.feed import Feed, Page, Published
+from fleet.fleet_metrics import FleetMetrics, MetricsMessage
+from fleet.limits import Limits
+from fleet.wall_time import rfc3339
+
+
+class Broadcaster:
+    def __init__(self, limits: Limits) -> None:
+        self._feed = Feed(secrets.token_hex(6), limits.feed_events, limits.feed_bytes)
+        self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def publish(
+        self, publisher: str, seq: int, events: list[bytes], current: bytes | None = None
+    ) -> Published:
+        answer = self._feed.publish(publisher, seq, events, current)
+        self._wake()
+        return answer
+
+    async def read(self, epoch: str, offset: int, limit: int, wait_ms: int) -> Page:
+        """At most `limit` events after `offset`; waits up to `wait_ms` for the first."""
+        page = self._feed.read(epoch, offset, limit)
+        if page.events or not epoch or not page.recovered or wait_ms <= 0:
+            return page
+        await asyncio.wait([self._news], timeout=wait_ms / 1_000)
+        return self._feed.read(epoch, offset, limit)
+
+    def _wake(self) -> None:
+        self._news.set_result(None)
+        self._news = asyncio.get_running_loop().create_future()
+
+
+class MetricsBroadcaster(Broadcaster):
+    """Takes the snapshot itself, once a second, for all doors."""
+
+    def __init__(
+        self, limits: Limits, snapshot: Callable[[], Awaitable[FleetMetrics]], period_s: float = 1.0
+    ) -> None:
+        super().__init__(limits)
+        self._snapshot = snapshot
+        self._period_s = period_s
+        self._seq = 0
+        self._run = asyncio.get_running_loop().create_task(self._poll())
+
+    async def _poll(self) -> None:
+        while True:
+            try:
+                metrics = await self._snapshot()
+            except Exception:
+                metrics = None  # a room restarts: the last snapshot stands
+            if metrics is not None:
+                event = encode(MetricsMessage(rfc3339(time.time_ns()), metrics))
+                await self.publish("self", self._seq, [event], event)
+                self._seq += 1
+            await asyncio.sleep(self._period_s)

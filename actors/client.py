@@ -1,0 +1,292 @@
+"""The fleet as a door sees it. The only file that calls an actor."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+import ray
+import ray.exceptions
+
+from actors.batching import Batcher
+from actors.broadcaster import Broadcaster
+from actors.job_store import JobStoreRoom
+from actors.registry import RegistryRoom
+from fleet import errors
+from fleet.errors import FleetError, Unavailable
+from fleet.feed import Page
+from fleet.fleet_metrics import FleetMetrics, fleet_metrics
+from fleet.job import Job
+from fleet.limits import Limits
+from fleet.messages import (
+    AdmitClaim,
+    Answer,
+    Beat,
+    Beats,
+    Claim,
+    Command,
+    HeartbeatAnswer,
+    JobToken,
+    Parked,
+    Refusal,
+    RegistryCommand,
+    Withdraw,
+)
+from fleet.robot import Robot
+
+RETRY_FOR_S = 10.0
+
+
+class RayRoom:
+    """Looks like the plain class behind the actor. Every method there is idempotent, so a call whose
+    answer was lost is made again, for `RETRY_FOR_S`; then Unavailable."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self._name = name
+        self._namespace = namespace
+        self._handle: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name: a handle among an actor's arguments lives in the object store of the driver, and
+        # an actor that restarts after its driver is gone could not be made again.
+        return RayRoom, (self._name, self._namespace)
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return lambda *args: self._ask(method, args)
+
+    def _actor(self) -> Any:
+        """Raises ValueError while no actor has the name."""
+        if self._handle is None:
+            self._handle = ray.get_actor(self._name, self._namespace)
+        return self._handle
+
+    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
+        loop = asyncio.get_running_loop()
+        until, pause = loop.time() + RETRY_FOR_S, 0.05
+        while True:
+            try:
+                return await getattr(self._actor(), method).remote(*args)
+            except ray.exceptions.RayTaskError as error:
+                raise _ours(error) from None
+            except (ray.exceptions.RayError, ValueError) as error:
+                self._handle = None
+                if loop.time() > until:
+                    raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+
+
+def _ours(error: ray.exceptions.RayTaskError) -> FleetError:
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, FleetError) else Unavailable(f"a fleet actor failed: {cause!r}")
+
+
+class Rooms(msgspec.Struct):
+    """Plain objects in one process, or actors that look like them."""
+
+    job_store: JobStoreRoom
+    registry: RegistryRoom
+    broadcasters: Mapping[str, Broadcaster]
+
+
+def ray_rooms(job_store: RayRoom, registry: RayRoom, broadcasters: Mapping[str, RayRoom]) -> Rooms:
+    return Rooms(
+        cast(JobStoreRoom, job_store),
+        cast(RegistryRoom, registry),
+        cast(Mapping[str, Broadcaster], broadcasters),
+    )
+
+
+class Snapshot:
+    """Both halves of the metrics snapshot; picklable, for the broadcaster that polls it."""
+
+    def __init__(self, job_store: JobStoreRoom, registry: RegistryRoom, version: str) -> None:
+        self._job_store = job_store
+        self._registry = registry
+        self._version = version
+        self._began: float | None = None
+
+    async def __call__(self) -> FleetMetrics:
+        now = asyncio.get_running_loop().time()
+        self._began = now if self._began is None else self._began
+        jobs, robots = await asyncio.gather(self._job_store.counts(), self._registry.counts())
+        return fleet_metrics(robots, jobs, int(now - self._began), self._version)
+
+
+class _Parked(msgspec.Struct):
+    call: int
+    future: asyncio.Future[Answer]
+    until: float
+
+
+class FleetClient:
+    """One per door. Futures, not coroutines, where messages arrive by the thousand: no task each."""
+
+    def __init__(self, rooms: Rooms, limits: Limits, version: str = "") -> None:
+        self.limits = limits
+        self._rooms = rooms
+        self._door = secrets.token_hex(8)
+        self._snapshot = Snapshot(rooms.job_store, rooms.registry, version)
+        size, bound = limits.max_batch, limits.max_backlog
+        self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
+        self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
+        self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
+            self._send_beats, size, bound
+        )
+        self._claims: Batcher[Claim, Answer] = Batcher(self._send_claims, size, bound)
+        self._calls = itertools.count(1)
+        self._parked: dict[tuple[str, str], _Parked] = {}
+        self._on_cancel: Callable[[str, str], None] = lambda robot_id, job_id: None
+        self._poller: asyncio.Task[None] | None = None
+
+    def on_cancel(self, hear: Callable[[str, str], None]) -> None:
+        """`hear(robot_id, job_id)` when a job that this door granted is to stop."""
+        self._on_cancel = hear
+
+    # -- messages, batched
+
+    def execute(self, command: Command) -> asyncio.Future[Any]:
+        return self._commands.put(command)
+
+    def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
+        return self._registry.put(command)
+
+    def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
+        return self._beats.put((beat, jobs))
+
+    def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
+        """The registry admits, the job store grants: at once, or within `wait_ms`."""
+        self._poller = self._poller or asyncio.get_running_loop().create_task(self._poll_outbox())
+        wait_ms = min(wait_ms, self.limits.max_claim_wait_ms)
+        call = next(self._calls)
+        return self._claims.put(Claim(self._door, robot_id, request_id, limit, wait_ms, [], "", 0, call))
+
+    def withdraw(self, robot_id: str, request_id: str) -> None:
+        parked = self._parked.pop((robot_id, request_id), None)
+        if parked is not None:
+            parked.future.cancel()
+            self.execute(Withdraw(self._door, robot_id, parked.call))
+
+    # -- reads
+
+    async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page:
+        room = self._rooms.broadcasters[feed]
+        return await room.read(epoch, offset, self.limits.max_batch, wait_ms)
+
+    async def publish(self, feed: str, publisher: str, seq: int, events: list[bytes]) -> None:
+        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
+
+    async def jobs(
+        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
+    ) -> tuple[list[Job], int]:
+        return await self._rooms.job_store.page(status, robot_id, environment, before, limit)
+
+    async def robots(
+        self, status: str | None, environment: str | None, limit: int, offset: int
+    ) -> tuple[list[Robot], int]:
+        return await self._rooms.registry.page(status, environment, limit, offset)
+
+    async def metrics(self) -> FleetMetrics:
+        return await self._snapshot()
+
+    async def close(self) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        for batcher in (self._commands, self._registry, self._beats, self._claims):
+            await batcher.close()
+
+    # -- one call per batch
+
+    async def _send_commands(self, commands: Sequence[Command], _: Any) -> Sequence[Any]:
+        return [_outcome(reply) for reply in await self._rooms.job_store.execute(commands)]
+
+    async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
+        return [_outcome(reply) for reply in await self._rooms.registry.execute(commands)]
+
+    async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
+        replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
+        held = [
+            Beats(beat.robot_id, jobs)
+            for (beat, jobs), reply in zip(batch, replies, strict=True)
+            if jobs and not reply.refused
+        ]
+        stops = iter(await self._rooms.job_store.execute(held)) if held else iter(())
+        return [
+            HeartbeatAnswer(
+                reply.next_heartbeat_ms,
+                reply.drain,
+                list(next(stops)) if jobs and not reply.refused else [],
+                reply.refused,
+            )
+            for (_, jobs), reply in zip(batch, replies, strict=True)
+        ]
+
+    async def _send_claims(
+        self, claims: Sequence[Claim], futures: Sequence[asyncio.Future[Answer]]
+    ) -> Sequence[Any]:
+        admitted = await self._rooms.registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
+        outcomes: list[Any] = [_outcome(reply) for reply in admitted]
+        ready = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
+        for index in ready:  # before the call: a grant may come by the outbox before its reply is read
+            self._park(claims[index], futures[index])
+        full = [_admitted(claims[index], outcomes[index]) for index in ready]
+        replies = await self._rooms.job_store.execute(full) if full else []
+        for index, reply in zip(ready, replies, strict=True):
+            outcomes[index] = Batcher.WAIT if isinstance(reply, Parked) else _outcome(reply)
+            if not isinstance(reply, Parked):
+                self._parked.pop((claims[index].robot_id, claims[index].request_id), None)
+        return outcomes
+
+    def _park(self, claim: Claim, future: asyncio.Future[Answer]) -> None:
+        """The fleet answers in time; should it have restarted and forgotten, the door answers itself."""
+        until = asyncio.get_running_loop().time() + claim.wait_ms / 1_000 + RETRY_FOR_S
+        self._parked[claim.robot_id, claim.request_id] = _Parked(claim.call, future, until)
+
+    async def _poll_outbox(self) -> None:
+        cursor = 0
+        while True:
+            self._end_forgotten(asyncio.get_running_loop().time())
+            try:
+                page = await self._rooms.job_store.outbox(self._door, cursor, self.limits.long_poll_ms)
+            except FleetError:
+                cursor = 0
+                continue
+            cursor = page.cursor
+            for answer in page.answers:
+                self._resolve(answer)
+            for robot_id, job_id in page.cancels:
+                self._on_cancel(robot_id, job_id)
+
+    def _resolve(self, answer: Answer) -> None:
+        parked = self._parked.pop((answer.robot_id, answer.request_id), None)
+        if parked is not None and not parked.future.done():
+            parked.future.set_result(answer)
+
+    def _end_forgotten(self, now: float) -> None:
+        for (robot_id, request_id), parked in list(self._parked.items()):
+            if parked.until < now:
+                self._resolve(Answer(robot_id, request_id, []))
+
+
+def _admitted(claim: Claim, admitted: Any) -> Claim:
+    return msgspec.structs.replace(
+        claim,
+        capabilities=admitted.capabilities,
+        environment=admitted.environment,
+        max_concurrent_jobs=admitted.max_concurrent_jobs,
+    )
+
+
+def _outcome(reply: Any) -> Any:
+    """A refusal becomes the error that it names; everything else stays."""
+    if not isinstance(reply, Refusal):
+        return reply
+    kind: type[FleetError] = getattr(errors, reply.kind)
+    return kind(reply.detail, reply.code, reply.retry_after_s)

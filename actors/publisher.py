@@ -1,0 +1,61 @@
+"""Sends a room's events to a broadcaster: in order, once each, one call in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from fleet.errors import FleetError
+from fleet.feed import Published
+from fleet.limits import Limits
+
+
+class Publishes(Protocol):
+    async def publish(
+        self, publisher: str, seq: int, events: list[bytes], current: bytes | None = None
+    ) -> Published: ...
+
+
+class Publisher:
+    """Bound: `max_backlog` events; beyond it the oldest go and the feed starts a new epoch."""
+
+    def __init__(self, broadcaster: Publishes, limits: Limits) -> None:
+        self._broadcaster = broadcaster
+        self._limits = limits
+        self._name = secrets.token_hex(6)
+        self._seq = 0
+        self._backlog: deque[bytes] = deque()
+        self._current: bytes | None = None
+        self._runner: asyncio.Task[None] | None = None
+
+    def publish(self, events: Sequence[bytes], current: bytes | None = None) -> None:
+        self._backlog.extend(events)
+        self._current = current if current is not None else self._current
+        while len(self._backlog) > self._limits.max_backlog:
+            self._backlog.popleft()
+            self._seq += 1
+        if self._runner is None and self._backlog:
+            self._runner = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._backlog:
+                await self._send()
+        finally:
+            self._runner = None
+
+    async def _send(self) -> None:
+        count = min(self._limits.max_batch, len(self._backlog))
+        seq, batch = self._seq, [self._backlog[index] for index in range(count)]
+        try:
+            await self._broadcaster.publish(self._name, seq, batch, self._current)
+        except FleetError:
+            await asyncio.sleep(0.1)  # the broadcaster restarts: the same batch again
+            return
+        sent = seq + count - self._seq  # less than count if the backlog overflowed meanwhile
+        for _ in range(max(0, sent)):
+            self._backlog.popleft()
+        self._seq += max(0, sent)

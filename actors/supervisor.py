@@ -1,0 +1,88 @@
+"""Makes the actors: names, namespace, restarts and placement, all in one table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+import msgspec
+import ray
+
+from actors.broadcaster import Broadcaster, MetricsBroadcaster
+from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
+from actors.job_store import JobStoreRoom
+from actors.registry import RegistryRoom
+from fleet.events import FEEDS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
+from fleet.limits import Limits
+
+JOB_STORE = "job-store"
+REGISTRY = "robot-registry"
+
+
+def broadcaster_name(feed: str) -> str:
+    return f"broadcaster-{feed}"
+
+
+class Supervisor(msgspec.Struct):
+    """Of one fleet: all its actors share a namespace. `lasting` actors outlive the driver."""
+
+    namespace: str
+    limits: Limits
+    version: str = ""
+    lasting: bool = False
+    # An actor that is not detached ends with its last handle: these keep it.
+    _held: list[Any] = []
+
+    def start(self) -> Rooms:
+        """Finds or makes every actor; safe to call from several doors, one after another."""
+        feeds = {
+            name: self._actor(broadcaster_name(name), Broadcaster, self.limits)
+            for name in FEEDS
+            if name != METRICS
+        }
+        job_store = self._actor(JOB_STORE, JobStoreRoom, self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS])
+        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS])
+        rooms = ray_rooms(job_store, registry, feeds)
+        snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
+        feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)
+        return ray_rooms(job_store, registry, feeds)
+
+    def client(self) -> FleetClient:
+        return FleetClient(self.start(), self.limits, self.version)
+
+    def simulator(self, name: str, role: type, *args: Any) -> Any:
+        """An actor of `role`, which ends with its driver; its methods are called as if it were here."""
+        self._held.append(self._make(name, role, args, lifetime=None, max_restarts=0))
+        return RayRoom(name, self.namespace)
+
+    def stop(self) -> int:
+        """Ends every actor of the fleet; returns how many there were."""
+        names = [JOB_STORE, REGISTRY, *map(broadcaster_name, FEEDS)]
+        ended = 0
+        for name in names:
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(name, self.namespace))
+                ended += 1
+        return ended
+
+    def _actor(self, name: str, role: type, *args: Any) -> RayRoom:
+        lifetime = "detached" if self.lasting else None
+        self._held.append(self._make(name, role, args, lifetime=lifetime, max_restarts=-1))
+        return RayRoom(name, self.namespace)
+
+    def _make(self, name: str, role: type, args: tuple[Any, ...], **options: Any) -> Any:
+        made: Any = ray.remote(role).options(
+            name=name, namespace=self.namespace, get_if_exists=True, num_cpus=0, **options
+        )
+        return made.remote(*args)
+
+
+def connect(address: str | None, namespace: str, num_cpus: int | None) -> None:
+    """Joins the cluster at `address`, or starts one of our own on this machine."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a notice of its future
+    common: dict[str, Any] = {"namespace": namespace, "logging_level": "ERROR", "log_to_driver": False}
+    if address:
+        ray.init(address=address, **common)
+    else:
+        ray.init(num_cpus=num_cpus, include_dashboard=False, **common)

@@ -1,0 +1,1 @@
+"""The doors: FastAPI and uvicorn. Knows no Ray."""

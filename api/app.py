@@ -1,0 +1,37 @@
+"""The ASGI application of one door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from api.door import Door
+from api.ports import Fleet
+from api.problems import on_fleet_error, on_http_error
+from api.routers import jobs, metrics, robot_socket, robots, websockets
+from api.settings import Settings
+from fleet.errors import FleetError
+
+
+def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
+    """Starts its door with the server and stops it with the server; the fleet is its caller's."""
+    door = Door(fleet, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await door.start()
+        yield
+        await door.stop()
+
+    app = FastAPI(
+        title="fleetcast", version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.state.door = door
+    app.add_exception_handler(FleetError, on_fleet_error)
+    app.add_exception_handler(HTTPException, on_http_error)
+    for router in (websockets, robot_socket, jobs, robots, metrics):
+        app.router.routes.extend(router.routes)
+    return app

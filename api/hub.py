@@ -1,0 +1,210 @@
+"""Fan-out within one process: one pump per feed, a cursor per watcher, one write per flush."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from api.ports import Fleet
+from api.settings import Settings
+from api.websocket_protocol import FleetSocket, text_frame
+from fleet.errors import FleetError
+from fleet.events import FEEDS
+from fleet.feed import Page
+
+log = logging.getLogger("fleetcast.hub")
+
+MAX_BEHIND_BYTES = 1024 * 1024
+KEPT_FRAMES = 20_000
+PONG = text_frame(b"pong")
+
+
+class Watcher:
+    """A monitoring socket and its place in a feed."""
+
+    __slots__ = ("blocked_since", "cursor", "feed", "ignored", "socket", "unsent")
+
+    def __init__(self, socket: FleetSocket, feed: FeedHub) -> None:
+        self.socket = socket
+        self.feed = feed
+        self.cursor = feed.head
+        self.blocked_since = 0.0
+        self.unsent = 0
+        self.ignored = 0
+
+    def on_text(self, data: bytes) -> None:
+        if data == b"ping":
+            self.socket.write(PONG)
+        else:
+            self.ignored += 1
+
+    def on_binary(self) -> None:
+        self.socket.close_with(1003, "this socket takes text only")
+
+    def on_writable(self) -> None:
+        self.feed.catch_up(self)
+
+
+class FeedHub:
+    """Frames [tail, head) of one feed and everyone who watches it. Bound: 20,000 frames, and 1 MiB that
+    a watcher may be behind; then it is aborted."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.head = 0
+        self.tail = 0
+        self.current: bytes | None = None
+        self.ready = asyncio.Event()
+        self.slow_disconnects = 0
+        self.on_page: Callable[[Page], None] = lambda page: None
+        self._settings = settings
+        self._epoch = ""
+        self._frames: list[bytes] = []
+        self._ends: list[int] = []  # bytes pushed up to and including each frame
+        self._bytes = 0
+        self._watchers: set[Watcher] = set()
+        self._blocked: set[Watcher] = set()
+        self._flushed_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+    def add(self, socket: FleetSocket) -> Watcher:
+        watcher = Watcher(socket, self)
+        self._watchers.add(watcher)
+        socket.listener = watcher
+        return watcher
+
+    def remove(self, watcher: Watcher) -> None:
+        self._watchers.discard(watcher)
+        self._blocked.discard(watcher)
+
+    async def pump(self, fleet: Fleet) -> None:
+        """The one long poll of this process on this feed."""
+        offset = 0
+        while True:
+            try:
+                page = await fleet.read(self.name, self._epoch, offset, fleet.limits.long_poll_ms)
+            except FleetError as error:
+                log.warning("feed %s: %s", self.name, error.detail)
+                await asyncio.sleep(0.2)
+                continue
+            self._epoch, offset = page.epoch, page.offset
+            self.current = page.current
+            self.push(page.events)
+            self.ready.set()
+            self.on_page(page)
+
+    def push(self, events: list[bytes]) -> None:
+        if not events:
+            return
+        for event in events:
+            frame = text_frame(event)
+            self._bytes += len(frame)
+            self._frames.append(frame)
+            self._ends.append(self._bytes)
+        self.head += len(events)
+        self._trim()
+        self._schedule()
+
+    def _trim(self) -> None:
+        surplus = len(self._frames) - KEPT_FRAMES
+        if surplus > KEPT_FRAMES // 4:  # not one by one: cutting the front of a list moves the rest
+            del self._frames[:surplus], self._ends[:surplus]
+            self.tail += surplus
+
+    def _schedule(self) -> None:
+        """At once after a quiet time, else at most one flush per interval: writes are what costs."""
+        loop = asyncio.get_running_loop()
+        wait = self._flushed_at + self._settings.flush_interval_s - loop.time()
+        if wait <= 0:
+            self.flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(wait, self.flush)
+
+    def flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._flushed_at = loop.time()
+        joined: dict[int, bytes] = {}
+        for watcher in tuple(self._watchers):
+            if not watcher.socket.blocked:
+                self._send(watcher, joined)
+            elif self._behind_bytes(watcher) > MAX_BEHIND_BYTES:
+                self._drop(watcher)
+
+    def catch_up(self, watcher: Watcher) -> None:
+        """Its buffer drained: everything that waited goes in one write."""
+        self._blocked.discard(watcher)
+        if watcher in self._watchers:
+            self._send(watcher, {})
+
+    def _send(self, watcher: Watcher, joined: dict[int, bytes]) -> None:
+        cursor = watcher.cursor
+        if cursor == self.head:
+            return
+        if cursor < self.tail:
+            self._drop(watcher)
+            return
+        data = joined.get(cursor)
+        if data is None:
+            data = joined[cursor] = b"".join(self._frames[cursor - self.tail :])
+        watcher.socket.write(data)
+        watcher.cursor = self.head
+        if watcher.socket.blocked:
+            watcher.blocked_since = self._flushed_at
+            watcher.unsent = watcher.socket.unsent_bytes()
+            self._blocked.add(watcher)
+
+    def _behind_bytes(self, watcher: Watcher) -> int:
+        if watcher.cursor < self.tail:
+            return MAX_BEHIND_BYTES + 1
+        index = watcher.cursor - self.tail
+        held = self._bytes - (self._ends[index - 1] if index else self._ends[0]) if self._ends else 0
+        return held + watcher.socket.unsent_bytes()
+
+    def _drop(self, watcher: Watcher) -> None:
+        self.slow_disconnects += 1
+        self.remove(watcher)
+        watcher.socket.abort()
+
+    def sweep(self, now: float) -> None:
+        """Drops who has taken no byte for `send_timeout_s`."""
+        for watcher in tuple(self._blocked):
+            unsent = watcher.socket.unsent_bytes()
+            if unsent < watcher.unsent:
+                watcher.unsent, watcher.blocked_since = unsent, now
+            elif now - watcher.blocked_since >= self._settings.send_timeout_s:
+                self._drop(watcher)
+
+
+class Hub:
+    """All feeds of this process."""
+
+    def __init__(self, fleet: Fleet, settings: Settings) -> None:
+        self.feeds = {name: FeedHub(name, settings) for name in FEEDS}
+        self._fleet = fleet
+        self._sweep_s = settings.send_timeout_s / 4
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(feed.pump(self._fleet)) for feed in self.feeds.values()]
+        self._tasks.append(loop.create_task(self._sweep()))
+        await asyncio.gather(*(feed.ready.wait() for feed in self.feeds.values()))
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            now = asyncio.get_running_loop().time()
+            for feed in self.feeds.values():
+                feed.sweep(now)

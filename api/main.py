@@ -1,0 +1,77 @@
+"""Settings to uvicorn: one door, served until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import uvicorn
+
+from api.app import make_app
+from api.door import Door
+from api.ports import Fleet
+from api.settings import Settings
+from api.websocket_protocol import WATCH_MAX_BYTES, FleetSocket
+
+DRAIN_BATCH = 500
+GRACE_S = 10
+
+
+class Server(uvicorn.Server):
+    """Leaves signals alone: Ray and uvicorn both take them, so `fleetcast.py` owns them for both."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class DoorServer:
+    def __init__(self, fleet: Fleet, settings: Settings, version: str = "") -> None:
+        app = make_app(fleet, settings, version)
+        self.door: Door = app.state.door
+        self._server = Server(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                ws=FleetSocket,
+                ws_max_size=WATCH_MAX_BYTES,
+                ws_ping_interval=settings.ping_interval_s,
+                ws_ping_timeout=settings.ping_timeout_s,
+                ws_per_message_deflate=False,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=GRACE_S,
+            )
+        )
+
+    async def run(self, on_started: Callable[[int], None]) -> None:
+        """Serves until `stop`; `on_started` gets the port that it really has."""
+        serving = asyncio.get_running_loop().create_task(self._server.serve())
+        while not self._server.started:
+            done, _ = await asyncio.wait([serving], timeout=0.02)
+            if done:
+                await serving
+                return
+        on_started(self._server.servers[0].sockets[0].getsockname()[1])
+        await serving
+
+    async def drain(self) -> None:
+        """Readiness first, then 1001 to every socket, in jittered batches so that they do not all come
+        back at once."""
+        self.door.ready = False
+        sockets = [c for c in self._server.server_state.connections if isinstance(c, FleetSocket)]
+        random.shuffle(sockets)
+        for start in range(0, len(sockets), DRAIN_BATCH):
+            for socket in sockets[start : start + DRAIN_BATCH]:
+                socket.shutdown()
+            if start + DRAIN_BATCH < len(sockets):
+                await asyncio.sleep(random.uniform(0.05, 0.15))
+
+    def stop(self) -> None:
+        self._server.should_exit = True

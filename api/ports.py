@@ -1,0 +1,46 @@
+"""What the doors need of the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fleet.feed import Page
+from fleet.fleet_metrics import FleetMetrics
+from fleet.job import Job
+from fleet.limits import Limits
+from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
+from fleet.robot import Robot
+
+
+class Fleet(Protocol):
+    """All calls raise (or their futures hold) a FleetError when they fail."""
+
+    limits: Limits
+
+    def on_cancel(self, hear: Callable[[str, str], None]) -> None: ...
+
+    def execute(self, command: Command) -> asyncio.Future[Any]: ...
+
+    def administer(self, command: RegistryCommand) -> asyncio.Future[Any]: ...
+
+    def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]: ...
+
+    def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]: ...
+
+    def withdraw(self, robot_id: str, request_id: str) -> None: ...
+
+    async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
+
+    async def jobs(
+        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
+    ) -> tuple[list[Job], int]: ...
+
+    async def robots(
+        self, status: str | None, environment: str | None, limit: int, offset: int
+    ) -> tuple[list[Robot], int]: ...
+
+    async def metrics(self) -> FleetMetrics: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,60 @@
+"""Errors on the way out: RFC 9457 for HTTP, codes for robot sockets. Never a 500 for input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.auth import Unauthenticated
+from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
+
+STATUS: dict[type[FleetError], int] = {
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    PeerFault: 422,
+    Misuse: 422,
+    Busy: 503,
+    Unavailable: 503,
+}
+
+
+class BadRequest(FleetError):
+    """A request that does not even parse; `status` is its HTTP status."""
+
+    def __init__(self, status: int, detail: str, code: str = "bad_request", errors: Any = None) -> None:
+        super().__init__(detail, code)
+        self.status = status
+        self.errors = errors
+
+
+def problem(error: FleetError) -> Response:
+    """`{"type", "title", "status", "detail", "code"}`, with `errors` where each bad item is named."""
+    status = error.status if isinstance(error, BadRequest) else STATUS.get(type(error), 503)
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": type(error).__name__,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    if isinstance(error, BadRequest) and error.errors:
+        body["errors"] = error.errors
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
+
+
+async def on_fleet_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FleetError)
+    return problem(error)
+
+
+async def on_http_error(request: Request, error: Any) -> Response:
+    """Starlette's own refusals (no such route, wrong method) in the same form."""
+    return problem(BadRequest(error.status_code, str(error.detail), "http"))

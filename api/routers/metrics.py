@@ -1,0 +1,57 @@
+"""Counts of the fleet and of this door's sockets; health."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api.bodies import answer
+from api.door import Door
+from fleet.events import METRICS
+
+
+async def fleet(request: Request) -> Response:
+    door: Door = request.app.state.door
+    door.principal(request).need("viewer")
+    metrics = await door.fleet.metrics()
+    robots = metrics.robots
+    return answer(
+        {
+            "total_robots": robots.total,
+            "active_robots": robots.active,
+            "idle_robots": robots.idle,
+            "busy_robots": robots.busy,
+            "offline_robots": robots.offline,
+            "active_jobs": metrics.jobs.running,
+            "queue_depth": metrics.queue.depth,
+        }
+    )
+
+
+async def connections(request: Request) -> Response:
+    """Of this process: open sockets per endpoint, and watchers that were dropped for being slow."""
+    door: Door = request.app.state.door
+    door.principal(request).need("viewer")
+    feeds = door.hub.feeds
+    sockets = {name: len(feed) for name, feed in feeds.items()}
+    sockets |= {METRICS: len(door.wheel), "robots": len(door.sessions)}
+    slow = sum(feed.slow_disconnects for feed in feeds.values())
+    return answer({"connections": sockets, "slow_disconnects": slow})
+
+
+async def live(request: Request) -> Response:
+    return answer({"status": "live"})
+
+
+async def ready(request: Request) -> Response:
+    door: Door = request.app.state.door
+    return answer({"status": "ready" if door.ready else "draining"}, 200 if door.ready else 503)
+
+
+routes = [
+    Route("/api/v1/metrics/fleet", fleet),
+    Route("/api/v1/metrics/connections", connections),
+    Route("/api/v1/health/live", live),
+    Route("/api/v1/health/ready", ready),
+]

@@ -1,0 +1,264 @@
+"""ws/robot/{robot_id}: a robot's own socket."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from api.door import Door
+from api.routers.websockets import admit, until_closed
+from api.websocket_protocol import FleetSocket, text_frame
+from fleet.errors import FleetError, Forbidden, Misuse
+from fleet.job import JobEvent
+from fleet.messages import (
+    Ack,
+    Answer,
+    Beat,
+    CancelJob,
+    ClaimJobs,
+    Complete,
+    Drain,
+    Error,
+    Fail,
+    Heartbeat,
+    HeartbeatAnswer,
+    Obeyed,
+    OpenSession,
+    Progress,
+    Register,
+    RegisterRobot,
+    Release,
+    Report,
+    RobotMessage,
+    RobotSpec,
+    Start,
+    ToRobot,
+    Welcome,
+    decode_robot_message,
+    granted_job,
+)
+
+MAX_UNANSWERED = 64
+MAX_UNSENT_BYTES = 1024 * 1024
+_encode = msgspec.json.Encoder().encode
+
+
+class RobotSession:
+    """One socket of one robot. Every message is handled where it arrives; answers come by callback.
+    Bound: past 64 unanswered messages the socket is not read."""
+
+    def __init__(self, door: Door, socket: FleetSocket, robot_id: str) -> None:
+        self.robot_id = robot_id
+        self.session = secrets.token_hex(8)
+        self._door = door
+        self._fleet = door.fleet
+        self._socket = socket
+        self._claims: set[str] = set()
+        self._told: set[str] = set()
+        self._drained = False
+        self._unanswered = 0
+        self._closed = False
+
+    # -- the robot speaks
+
+    def on_text(self, data: bytes) -> None:
+        if data == b"ping":
+            self._socket.write(text_frame(b"pong"))
+            return
+        try:
+            message = decode_robot_message(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._say(Error(code="bad_message", detail=str(error)[:500]))
+            return
+        self._hear(message)
+
+    def on_binary(self) -> None:
+        self._socket.close_with(1003, "this socket takes text only")
+
+    def on_writable(self) -> None:
+        pass
+
+    def _hear(self, message: RobotMessage) -> None:
+        match message:
+            case Heartbeat():
+                self._beat(message)
+            case ClaimJobs():
+                self._claim(message)
+            case Register():
+                fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
+                spec = RobotSpec(robot_id=self.robot_id, **fields)
+                self._ask(message.id, self._fleet.administer(RegisterRobot(spec, self.session)))
+            case _:
+                self._ask(message.id, self._fleet.execute(report_of(message, self.robot_id)))
+
+    def _beat(self, message: Heartbeat) -> None:
+        beat = Beat(
+            self.robot_id,
+            message.status,
+            message.cpu_percent,
+            message.memory_mb,
+            [job.job_id for job in message.jobs],
+            self.session,
+        )
+        self._ask(message.id, self._fleet.heartbeat(beat, message.jobs), self._on_beat)
+
+    def _claim(self, message: ClaimJobs) -> None:
+        self._claims.add(message.request_id)
+        future = self._fleet.claim(self.robot_id, message.request_id, message.limit, message.wait_ms)
+        self._ask(message.id, future, partial(self._on_granted, message))
+
+    def _ask(
+        self,
+        reply_to: str | int | None,
+        future: asyncio.Future[Any],
+        then: Callable[[Any], ToRobot | None] | None = None,
+    ) -> None:
+        self._unanswered += 1
+        if self._unanswered == MAX_UNANSWERED:
+            self._socket.transport.pause_reading()
+        future.add_done_callback(partial(self._answer, reply_to, then))
+
+    # -- the fleet answers
+
+    def _answer(
+        self,
+        reply_to: str | int | None,
+        then: Callable[[Any], ToRobot | None] | None,
+        future: asyncio.Future[Any],
+    ) -> None:
+        self._unanswered -= 1
+        if self._unanswered == MAX_UNANSWERED - 1 and not self._closed:
+            self._socket.transport.resume_reading()
+        if future.cancelled():
+            return
+        error = future.exception()
+        if isinstance(error, FleetError):
+            self._say(Error(id=reply_to, code=error.code, detail=error.detail))
+        elif error is not None:
+            self._say(Error(id=reply_to, code="unavailable", detail="the fleet failed; try again"))
+        else:
+            answer = then(future.result()) if then else None
+            if answer is None and reply_to is not None:
+                answer = Ack(id=reply_to)
+            if answer is not None:
+                self._say(answer)
+
+    def _on_beat(self, answer: HeartbeatAnswer) -> ToRobot | None:
+        if answer.refused == "superseded":
+            self.supersede()
+        elif answer.refused:
+            return Error(code=answer.refused, detail=f"{self.robot_id} is not registered: register first")
+        for job_id in answer.cancel:
+            self.cancel(job_id)
+        if answer.drain and not self._drained:
+            self._say(Drain())
+        self._drained = answer.drain
+        return None
+
+    def _on_granted(self, message: ClaimJobs, answer: Answer) -> ToRobot | None:
+        self._claims.discard(message.request_id)
+        if self._closed:
+            for grant in answer.grants:  # nobody is there to do them
+                report = Report(JobEvent.RELEASE, grant.job.job_id, self.robot_id, grant.token)
+                self._fleet.execute(report)
+            return None
+        self._told.difference_update(grant.job.job_id for grant in answer.grants)
+        jobs = [granted_job(grant) for grant in answer.grants]
+        return Ack(id=message.request_id if message.id is None else message.id, jobs=jobs)
+
+    # -- the server speaks
+
+    def cancel(self, job_id: str) -> None:
+        if job_id not in self._told:
+            self._told.add(job_id)
+            self._say(CancelJob(job_id=job_id))
+
+    def welcome(self, heartbeat_ms: int) -> None:
+        self._say(Welcome(heartbeat_ms=heartbeat_ms))
+
+    def supersede(self) -> None:
+        self._socket.close_with(4409, "a newer connection of this robot took over")
+
+    def _say(self, message: ToRobot) -> None:
+        if self._socket.unsent_bytes() > MAX_UNSENT_BYTES:
+            self._socket.abort()
+        elif not self._closed:
+            self._socket.write(text_frame(_encode(message)))
+
+    def close(self) -> None:
+        self._closed = True
+        for request_id in self._claims:
+            self._fleet.withdraw(self.robot_id, request_id)
+
+
+def report_of(message: RobotMessage, robot_id: str) -> Report:
+    """A robot's word on one of its jobs, as the job store takes it."""
+    match message:
+        case Start():
+            return Report(JobEvent.START, message.job_id, robot_id, message.token)
+        case Progress():
+            return Report(
+                JobEvent.PROGRESS, message.job_id, robot_id, message.token, progress=message.progress
+            )
+        case Complete():
+            return Report(JobEvent.COMPLETE, message.job_id, robot_id, message.token, result=message.result)
+        case Fail():
+            return Report(
+                JobEvent.FAIL,
+                message.job_id,
+                robot_id,
+                message.token,
+                error=message.error,
+                retryable=message.retryable,
+            )
+        case Release():
+            return Report(JobEvent.RELEASE, message.job_id, robot_id, message.token)
+        case Obeyed():
+            return Report(JobEvent.CANCELLED, message.job_id, robot_id, message.token)
+    raise Misuse(f"{type(message).__name__} is not about a job")
+
+
+async def robot_socket(websocket: WebSocket) -> None:
+    door: Door = websocket.app.state.door
+    robot_id: str = websocket.path_params["robot_id"]
+    admitted = await admit(websocket, door)
+    if admitted is None:
+        return
+    socket, principal = admitted
+    try:
+        principal.act_as(robot_id)
+        await _serve(websocket, door, socket, RobotSession(door, socket, robot_id))
+    except Forbidden as error:
+        await websocket.close(1008, error.detail)
+    finally:
+        door.expiry.forget(socket)
+
+
+async def _serve(websocket: WebSocket, door: Door, socket: FleetSocket, session: RobotSession) -> None:
+    """The newest socket of a robot wins. It listens from the first instant: a robot may speak before
+    it was welcomed."""
+    older = door.sessions.get(session.robot_id)
+    if older is not None:
+        older.supersede()
+    door.sessions[session.robot_id] = session
+    socket.listener = session
+    try:
+        opened = await door.fleet.administer(OpenSession(session.robot_id, session.session))
+        session.welcome(opened.heartbeat_ms)
+        await until_closed(websocket)
+    except FleetError as error:
+        await websocket.close(1013, error.detail[:120])
+    finally:
+        session.close()
+        if door.sessions.get(session.robot_id) is session:
+            del door.sessions[session.robot_id]
+
+
+routes = [WebSocketRoute("/api/v1/ws/robot/{robot_id}", robot_socket)]

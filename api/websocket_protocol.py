@@ -1,0 +1,145 @@
+"""Our uvicorn protocol: what a socket needs that the stock class does not do.
+
+Frames are written straight to the transport (server frames are not masked, so one frame serves every
+socket); a peer that does not answer pings or does not read is aborted, since a close would wait for it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Protocol, cast
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+EXTENSION = "fleetcast.socket"
+WATCH_MAX_BYTES = 64 * 1024
+ROBOT_MAX_BYTES = 256 * 1024
+SEND_BUFFER_BYTES = 64 * 1024
+MAX_REQUEST_LINE = 8 * 1024
+CLOSE_TIMEOUT_S = 3.0
+_TOO_LONG = b"HTTP/1.1 414 URI Too Long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Listener(Protocol):
+    """Hears a socket synchronously: no task, queue or wake-up per message."""
+
+    def on_text(self, data: bytes) -> None: ...
+
+    def on_binary(self) -> None: ...
+
+    def on_writable(self) -> None: ...
+
+
+class FleetSocket(WebSocketsSansIOProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.listener: Listener | None = None
+        self.blocked = False
+        self.close_timeout = CLOSE_TIMEOUT_S
+
+    # -- what the hub and the robot sessions call
+
+    def write(self, frames: bytes) -> None:
+        """Ready frames, as they are. What the kernel does not take at once sets `blocked`."""
+        if not self.close_sent and not self.transport.is_closing():
+            self.transport.write(frames)
+
+    def unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+    def abort(self) -> None:
+        self.transport.abort()
+
+    def close_with(self, code: int, reason: str) -> None:
+        if self.close_sent or not self.handshake_complete or self.transport.is_closing():
+            return
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:
+            return
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        # A peer that reads nothing never answers: its unsent bytes must not keep the socket.
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    # -- what uvicorn and the event loop call
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated and data.find(b"\r\n") > MAX_REQUEST_LINE:
+            self.handshake_complete = True
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+            return
+        if self.conn.close_rcvd is not None:
+            return  # RFC 6455 5.5.1: what follows a close frame is ignored
+        super().data_received(data)
+
+    def handle_connect(self, event: Request) -> None:
+        path = event.path.partition("?")[0]
+        robot = "/ws/robot/" in path
+        self.conn.max_message_size = ROBOT_MAX_BYTES if robot else WATCH_MAX_BYTES
+        super().handle_connect(event)
+        if not hasattr(self, "scope"):
+            return
+        cast(dict[str, Any], self.scope)["extensions"][EXTENSION] = self
+        if not robot:
+            self._bound_buffers()
+
+    def _bound_buffers(self) -> None:
+        """Without this the kernel hides megabytes that a slow watcher has not read."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        self.transport.set_write_buffer_limits(high=0)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        super().resume_writing()
+        if self.listener is not None:
+            self.listener.on_writable()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.listener is None:
+            super().send_receive_event_to_app()
+            return
+        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        self.frames = []
+        if self.close_sent:
+            return
+        if self.curr_msg_data_type == "text":
+            self.listener.on_text(bytes(data))
+        else:
+            self.listener.on_binary()
+
+    def handle_close(self, event: Frame) -> None:
+        super().handle_close(event)
+        if self.close_sent and not self.transport.is_closing():
+            self.transport.close()
+
+    def keepalive_timeout(self) -> None:
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        if self.handshake_complete and not self.close_sent:
+            self.close_with(1001, "server shutdown")
+        elif not self.close_sent:
+            super().shutdown()
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One unmasked, unfragmented text frame (RFC 6455 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((0x81, size)) + payload
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload

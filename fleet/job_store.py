@@ -1,0 +1,548 @@
+"""Every job and what may happen to it. Commands in; replies and facts out; nothing waits here."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from random import Random
+from typing import Any
+
+import msgspec
+
+from fleet.dispatch import Needs, PendingQueue, Waiting, WaitingClaims, matches, rank
+from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
+from fleet.limits import MS, SECOND, Limits
+from fleet.messages import (
+    Answer,
+    Beats,
+    Cancelled,
+    Claim,
+    Granted,
+    JobCounts,
+    JobSpec,
+    Outbox,
+    Parked,
+    Report,
+    Submit,
+    Withdraw,
+)
+from fleet.retry import backoff_ns
+from fleet.wait_window import WaitWindow
+from fleet.wall_time import day_of, rfc3339, wall_ns_of
+
+_REPORTED = {
+    JobEvent.START,
+    JobEvent.PROGRESS,
+    JobEvent.COMPLETE,
+    JobEvent.FAIL,
+    JobEvent.RELEASE,
+    JobEvent.CANCELLED,
+}
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One change of one job, for the journal. `announced` facts are events of the live-jobs feed."""
+
+    job: Job
+    event: JobEvent
+    announced: bool
+    at: str
+
+
+class _Entry(msgspec.Struct):
+    job: Job
+    seq: int
+    due_wall_ns: int
+    needs: Needs
+    token: int = 0
+    door: str = ""
+    timed_out: bool = False
+    due: bool = False
+    lease_until_ns: int | None = None
+    stop_at_ns: int | None = None
+    timeout_at_ns: int | None = None
+    expires_at_ns: int | None = None
+    alarm_ns: int | None = None
+    last_report: tuple[str, int, JobEvent] | None = None
+
+
+class _Door(msgspec.Struct):
+    """Answers that wait to be polled; what a poll has confirmed is dropped."""
+
+    seen_ns: int
+    first: int = 0
+    items: deque[Answer | tuple[str, str]] = msgspec.field(default_factory=deque)
+
+
+class JobStore:
+    """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`."""
+
+    def __init__(self, limits: Limits, rng: Random) -> None:
+        self._limits = limits
+        self._rng = rng
+        self._jobs: dict[str, _Entry] = {}
+        self._by_seq: dict[int, str] = {}
+        self._seq = itertools.count(1)
+        self._pending = PendingQueue()
+        self._waiting = WaitingClaims()
+        self._scheduled: list[tuple[int, str]] = []
+        self._deadlines: list[tuple[int, int, str]] = []
+        self._tie = itertools.count()
+        self._held: dict[str, set[str]] = {}
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
+        self._doors: dict[str, _Door] = {}
+        self._facts: list[Fact] = []
+        self._status_counts = dict.fromkeys(JobStatus, 0)
+        self._day = 0
+        self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
+        self._waits = WaitWindow(limits.wait_window_s)
+
+    # -- commands
+
+    def submit(self, command: Submit, now_ns: int, wall_ns: int) -> list[Job]:
+        """All or nothing. An id that exists returns its job: the command was repeated."""
+        if command.job_ids and command.job_ids[0] in self._jobs:
+            return [self.get(job_id) for job_id in command.job_ids]
+        dues = [wall_ns_of(s.not_before) if s.not_before else wall_ns for s in command.specs]
+        if self._status_counts[JobStatus.PENDING] + len(command.specs) > self._limits.max_pending:
+            raise Busy(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
+        at = rfc3339(wall_ns)
+        for job_id, spec, due in zip(command.job_ids, command.specs, dues, strict=True):
+            self._add(job_id, spec, command.retry_of, max(due, wall_ns), at, now_ns, wall_ns)
+        self._match(now_ns, wall_ns)
+        return [self.get(job_id) for job_id in command.job_ids]
+
+    def _add(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        retry_of: str | None,
+        due: int,
+        at: str,
+        now_ns: int,
+        wall_ns: int,
+    ) -> None:
+        status = next_status(None, JobEvent.SUBMIT, Ask(True, False))
+        fields = {name: getattr(spec, name) for name in JobSpec.__struct_fields__}
+        job = Job(job_id=job_id, status=status, created_at=at, retry_of=retry_of, **fields)
+        needs = (spec.environment, frozenset(spec.required_capabilities))
+        entry = _Entry(job, next(self._seq), due, needs)
+        self._jobs[job_id] = entry
+        self._by_seq[entry.seq] = job_id
+        self._status_counts[status] += 1
+        self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+        self._enqueue(entry, now_ns, wall_ns)
+
+    def get(self, job_id: str) -> Job:
+        return self._entry(job_id).job
+
+    def page(
+        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
+    ) -> tuple[list[Job], int]:
+        """Newest first, from below submission number `before` (0: from the newest). The second value
+        is the `before` of the next page, 0 at the end. Looks at 5,000 jobs at most, so that no caller
+        holds up the fleet: a page may be short, or empty, and yet not be the last."""
+        newest = next(reversed(self._by_seq), 0)
+        seq = min(before, newest + 1) if before else newest + 1
+        oldest = next(iter(self._by_seq), 1)
+        floor = max(oldest, seq - 5_000)
+        found: list[Job] = []
+        while seq > floor and len(found) < limit:
+            seq -= 1
+            entry = self._jobs.get(self._by_seq.get(seq, ""))
+            if entry and _selected(entry.job, status, robot_id, environment):
+                found.append(entry.job)
+        return found, seq if seq > oldest else 0
+
+    def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
+        entry = self._entry(job_id)
+        before = entry.job.status
+        if before in TERMINAL:
+            return Cancelled(job_id, False, before, f"the job had already {before}")
+        if entry.job.cancel_requested:
+            return Cancelled(job_id, True, before, "cancel was already requested")
+        if before is JobStatus.PENDING:
+            self._move(entry, JobEvent.CANCEL, now_ns, wall_ns)
+            return Cancelled(job_id, True, before, "cancelled")
+        self._request_stop(entry, JobEvent.CANCEL, now_ns, wall_ns)
+        return Cancelled(job_id, True, before, "cancel requested; the robot has been told")
+
+    def report(self, report: Report, now_ns: int, wall_ns: int) -> Job:
+        """Raises NotFound, Forbidden (another robot's job), Conflict (stale token, wrong state)."""
+        entry = self._entry(report.job_id)
+        if report.event not in _REPORTED:
+            raise PeerFault(f"a robot does not report {report.event}", "bad_event")
+        job = entry.job
+        if entry.last_report == (report.robot_id, report.token, report.event):
+            return job  # said again: its first answer was lost
+        if entry.token != report.token or job.robot_id != report.robot_id:
+            raise _fenced(entry, report)
+        if report.event is JobEvent.PROGRESS:
+            next_status(job.status, report.event, self._ask(entry))
+            entry.job = msgspec.structs.replace(job, progress=report.progress)
+            self._record(entry, report.event, False, wall_ns)
+            return entry.job
+        self._move(entry, report.event, now_ns, wall_ns, report)
+        entry.last_report = (report.robot_id, report.token, report.event)
+        self._match(now_ns, wall_ns)
+        return entry.job
+
+    def beats(self, beats: Beats, now_ns: int) -> list[str]:
+        """Extends the leases of the jobs named; returns those that the robot must stop: cancelled,
+        or no longer its own."""
+        stop = []
+        for named in beats.jobs:
+            entry = self._jobs.get(named.job_id)
+            mine = entry is not None and entry.job.status in ACTIVE
+            if (
+                not mine
+                or entry is None
+                or (entry.job.robot_id, entry.token) != (beats.robot_id, named.token)
+            ):
+                stop.append(named.job_id)
+                continue
+            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+            if entry.job.cancel_requested or entry.timed_out:
+                stop.append(named.job_id)
+        return stop
+
+    def claim(self, claim: Claim, now_ns: int, wall_ns: int) -> Answer | Parked:
+        """Grants at once what fits, else parks the claim for `wait_ms`. A repeated request id gets its
+        first answer; a new one replaces the robot's parked claim."""
+        self._doors.setdefault(claim.door, _Door(now_ns)).seen_ns = now_ns
+        repeated = self._first_answer(claim)
+        if repeated is not None:
+            return repeated
+        held = len(self._held.get(claim.robot_id, ()))
+        if held >= claim.max_concurrent_jobs:
+            raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
+        parked = self._waiting.remove(claim.robot_id)
+        if parked is not None and parked.claim.request_id != claim.request_id:
+            self._post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
+        since = parked.since_ns if parked else now_ns
+        self._waiting.park(Waiting(claim, since, now_ns + claim.wait_ms * MS))
+        self._match(now_ns, wall_ns, asking=claim)
+        return self._first_answer(claim) or self._settle(claim)
+
+    def _settle(self, claim: Claim) -> Answer | Parked:
+        if claim.wait_ms > 0:
+            return Parked(claim.request_id)
+        self._waiting.remove(claim.robot_id)
+        return Answer(claim.robot_id, claim.request_id, [])
+
+    def withdraw(self, command: Withdraw) -> None:
+        """The robot is gone: its parked claim ends without an answer."""
+        waiting = self._waiting.get(command.robot_id)
+        if waiting is None:
+            return
+        if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
+            self._waiting.remove(command.robot_id)
+
+    def outbox(self, door: str, cursor: int, now_ns: int) -> Outbox:
+        """What the door has not seen; `cursor` confirms what it has."""
+        box = self._doors.setdefault(door, _Door(now_ns))
+        box.seen_ns = now_ns
+        while box.items and box.first < cursor:
+            box.items.popleft()
+            box.first += 1
+        items = list(itertools.islice(box.items, self._limits.max_batch))
+        answers = [item for item in items if isinstance(item, Answer)]
+        cancels = [item for item in items if isinstance(item, tuple)]
+        return Outbox(box.first + len(items), answers, cancels)
+
+    # -- the passing of time
+
+    def tick(self, now_ns: int, wall_ns: int) -> None:
+        """Due jobs become visible, leases and waits end, silent doors lose their claims."""
+        self._roll_day(wall_ns)
+        while self._scheduled and self._scheduled[0][0] <= wall_ns:
+            entry = self._jobs.get(heapq.heappop(self._scheduled)[1])
+            if entry and entry.job.status is JobStatus.PENDING and not entry.due:
+                self._enqueue(entry, now_ns, wall_ns)
+        while self._deadlines and self._deadlines[0][0] <= now_ns:
+            at_ns, _, job_id = heapq.heappop(self._deadlines)
+            entry = self._jobs.get(job_id)
+            if entry is not None and entry.alarm_ns == at_ns:
+                entry.alarm_ns = None
+                self._deadline(entry, now_ns, wall_ns)
+        self._end_waits(now_ns)
+        self._match(now_ns, wall_ns)
+
+    def _deadline(self, entry: _Entry, now_ns: int, wall_ns: int) -> None:
+        """Acts on every deadline of the job that has passed, first things first."""
+        while next_up := min(_deadlines(entry), default=None):
+            at_ns, event = next_up
+            if at_ns > now_ns:
+                self._alarm(entry, at_ns)
+                return
+            if event is JobEvent.TIMEOUT:
+                entry.timeout_at_ns = None
+                entry.timed_out = True
+                self._request_stop(entry, event, now_ns, wall_ns)
+            else:
+                self._move(entry, event, now_ns, wall_ns)
+
+    def _end_waits(self, now_ns: int) -> None:
+        silent_ns = now_ns - self._limits.door_timeout_ms * MS
+        for name, door in list(self._doors.items()):
+            if door.seen_ns < silent_ns:
+                del self._doors[name]
+        for waiting in self._waiting.all():
+            claim = waiting.claim
+            if claim.door not in self._doors:
+                self._waiting.remove(claim.robot_id)
+            elif waiting.until_ns <= now_ns:
+                self._waiting.remove(claim.robot_id)
+                self._post(claim.door, Answer(claim.robot_id, claim.request_id, []))
+
+    def depth(self) -> int:
+        """Pending jobs whose time has come."""
+        return len(self._pending)
+
+    def counts(self, now_ns: int, wall_ns: int) -> JobCounts:
+        self._roll_day(wall_ns)
+        counts = self._status_counts
+        return JobCounts(
+            counts[JobStatus.PENDING],
+            counts[JobStatus.CLAIMED] + counts[JobStatus.RUNNING],
+            self._today[JobStatus.COMPLETED],
+            self._today[JobStatus.FAILED],
+            self.depth(),
+            self._waits.mean_ms(now_ns),
+        )
+
+    def take_facts(self) -> list[Fact]:
+        facts, self._facts = self._facts, []
+        return facts
+
+    # -- the rules behind
+
+    def _match(self, now_ns: int, wall_ns: int, asking: Claim | None = None) -> None:
+        full: dict[str, tuple[Waiting, list[Granted]]] = {}
+        for job_id, waiting in matches(self._pending, self._waiting):
+            claim = waiting.claim
+            grant = self._grant(self._jobs[job_id], claim, now_ns, wall_ns)
+            _, grants = full.setdefault(claim.robot_id, (waiting, []))
+            grants.append(grant)
+            held = len(self._held[claim.robot_id])
+            if len(grants) >= claim.limit or held >= claim.max_concurrent_jobs:
+                self._waiting.remove(claim.robot_id)
+        for robot_id, (waiting, grants) in full.items():
+            self._waiting.remove(robot_id)
+            self._answer(waiting.claim, grants, post=waiting.claim is not asking)
+
+    def _grant(self, entry: _Entry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
+        entry.token += 1
+        entry.door = claim.door
+        self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
+        return Granted(entry.job, entry.token, self._limits.lease_ms)
+
+    def _answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
+        tokens = [(grant.job.job_id, grant.token) for grant in grants]
+        self._answered[claim.robot_id] = (claim.request_id, tokens)
+        self._answered.move_to_end(claim.robot_id)
+        if len(self._answered) > self._limits.max_robots:
+            self._answered.popitem(last=False)
+        if post:
+            self._post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
+
+    def _first_answer(self, claim: Claim) -> Answer | None:
+        request_id, tokens = self._answered.get(claim.robot_id, ("", []))
+        if request_id != claim.request_id:
+            return None
+        mine = [
+            Granted(entry.job, token, self._limits.lease_ms)
+            for job_id, token in tokens
+            if (entry := self._jobs.get(job_id)) and entry.token == token and entry.job.status in ACTIVE
+        ]
+        return Answer(claim.robot_id, claim.request_id, mine)
+
+    def _post(self, door: str, item: Answer | tuple[str, str]) -> None:
+        """A door that is gone, or 100,000 items behind, misses it: leases bring its jobs back."""
+        box = self._doors.get(door)
+        if box is not None and len(box.items) < self._limits.max_backlog:
+            box.items.append(item)
+
+    def _request_stop(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+        next_status(entry.job.status, event, self._ask(entry))
+        entry.stop_at_ns = now_ns + self._limits.cancel_grace_ms * MS
+        self._alarm(entry, entry.stop_at_ns)
+        if event is JobEvent.CANCEL:
+            entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)
+        self._record(entry, event, False, wall_ns)
+        self._post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
+
+    def _ask(self, entry: _Entry, retryable: bool = True) -> Ask:
+        job = entry.job
+        return Ask(job.attempt < job.max_attempts, job.cancel_requested, retryable, entry.timed_out)
+
+    def _move(
+        self,
+        entry: _Entry,
+        event: JobEvent,
+        now_ns: int,
+        wall_ns: int,
+        report: Report | None = None,
+        robot_id: str | None = None,
+    ) -> None:
+        """The one place where a job's status changes. Decides first, so that a refusal changes nothing."""
+        before = entry.job
+        retryable = report.retryable if report else True
+        status = next_status(before.status, event, self._ask(entry, retryable))
+        changes = _changes(before, event, status, report, robot_id, entry.timed_out, rfc3339(wall_ns))
+        entry.job = msgspec.structs.replace(before, status=status, **changes)
+        self._leave(before)
+        self._arrive(entry, event, now_ns, wall_ns)
+        self._status_counts[before.status] -= 1
+        self._status_counts[status] += 1
+        self._record(entry, event, True, wall_ns)
+
+    def _leave(self, before: Job) -> None:
+        self._pending.discard(before.job_id)
+        if before.robot_id is not None and before.status in ACTIVE:
+            held = self._held[before.robot_id]
+            held.discard(before.job_id)
+            if not held:
+                del self._held[before.robot_id]
+
+    def _arrive(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+        job = entry.job
+        entry.expires_at_ns = None
+        if job.status in ACTIVE:
+            self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
+            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+            self._alarm(entry, entry.lease_until_ns)
+            if event is JobEvent.CLAIM:
+                self._waits.add(max(0, wall_ns - entry.due_wall_ns), now_ns)
+            elif event is JobEvent.START and job.timeout_s:
+                entry.timeout_at_ns = now_ns + int(job.timeout_s * SECOND)
+                self._alarm(entry, entry.timeout_at_ns)
+            return
+        entry.lease_until_ns = entry.stop_at_ns = entry.timeout_at_ns = None
+        if job.status is JobStatus.PENDING:
+            self._return(entry, event, now_ns, wall_ns)
+        else:
+            self._finish(job, wall_ns)
+
+    def _return(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+        """Back to the queue. The first lost lease costs no wait: the robot failed, not the job."""
+        free = event is JobEvent.RELEASE or (event is JobEvent.LEASE_EXPIRED and entry.job.attempt == 1)
+        wait_ns = 0 if free else backoff_ns(entry.job.attempt, self._limits, self._rng)
+        entry.due_wall_ns = wall_ns + wait_ns
+        entry.job = msgspec.structs.replace(
+            entry.job, not_before=rfc3339(entry.due_wall_ns) if wait_ns else None
+        )
+        self._enqueue(entry, now_ns, wall_ns)
+
+    def _enqueue(self, entry: _Entry, now_ns: int, wall_ns: int) -> None:
+        job = entry.job
+        entry.due = entry.due_wall_ns <= wall_ns
+        if not entry.due:
+            heapq.heappush(self._scheduled, (entry.due_wall_ns, job.job_id))
+            return
+        order = rank(entry.due_wall_ns, job.priority, entry.seq, self._limits.aging_ms_per_level)
+        self._pending.push(job.job_id, entry.needs, order)
+        if job.pending_timeout_s:
+            entry.expires_at_ns = now_ns + int(job.pending_timeout_s * SECOND)
+            self._alarm(entry, entry.expires_at_ns)
+
+    def _finish(self, job: Job, wall_ns: int) -> None:
+        self._roll_day(wall_ns)
+        if job.status in self._today:
+            self._today[job.status] += 1
+        self._finished[job.job_id] = None
+        if len(self._finished) > self._limits.max_finished:
+            oldest, _ = self._finished.popitem(last=False)
+            gone = self._jobs.pop(oldest)
+            del self._by_seq[gone.seq]
+            self._status_counts[gone.job.status] -= 1
+
+    def _roll_day(self, wall_ns: int) -> None:
+        if day_of(wall_ns) > self._day:
+            self._day = day_of(wall_ns)
+            self._today = dict.fromkeys(self._today, 0)
+
+    def _alarm(self, entry: _Entry, at_ns: int) -> None:
+        """One alarm per job, at its earliest deadline; a lease that is extended moves it when it rings."""
+        if entry.alarm_ns is None or at_ns < entry.alarm_ns:
+            entry.alarm_ns = at_ns
+            heapq.heappush(self._deadlines, (at_ns, next(self._tie), entry.job.job_id))
+
+    def _record(self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int) -> None:
+        self._facts.append(Fact(entry.job, event, announced, rfc3339(wall_ns)))
+
+    def _entry(self, job_id: str) -> _Entry:
+        entry = self._jobs.get(job_id)
+        if entry is None:
+            raise NotFound(f"no job {job_id}")
+        return entry
+
+
+def _holds(entry: _Entry, robot_id: str, token: int) -> bool:
+    return entry.job.status in ACTIVE and entry.job.robot_id == robot_id and entry.token == token
+
+
+def _deadlines(entry: _Entry) -> list[tuple[int, JobEvent]]:
+    dated = (
+        (entry.stop_at_ns, JobEvent.CANCEL_EXPIRED),
+        (entry.lease_until_ns, JobEvent.LEASE_EXPIRED),
+        (entry.timeout_at_ns, JobEvent.TIMEOUT),
+        (entry.expires_at_ns, JobEvent.PENDING_TIMEOUT),
+    )
+    return [(at_ns, event) for at_ns, event in dated if at_ns is not None]
+
+
+def _selected(job: Job, status: str | None, robot_id: str | None, environment: str | None) -> bool:
+    return (
+        status in (None, job.status)
+        and robot_id in (None, job.robot_id)
+        and environment in (None, job.environment)
+    )
+
+
+def _fenced(entry: _Entry, report: Report) -> Exception:
+    job = entry.job
+    if job.robot_id != report.robot_id and entry.token == report.token and job.status in ACTIVE:
+        return Forbidden(f"{job.job_id} is held by another robot", "not_yours")
+    return Conflict(
+        f"token {report.token} of {job.job_id} is not its newest grant: stop working on it", "stale_token"
+    )
+
+
+def _changes(
+    job: Job,
+    event: JobEvent,
+    status: JobStatus,
+    report: Report | None,
+    robot_id: str | None,
+    timed_out: bool,
+    at: str,
+) -> dict[str, Any]:
+    """The attributes that change along with the status."""
+    if event is JobEvent.CLAIM:
+        return {"attempt": job.attempt + 1, "robot_id": robot_id, "claimed_at": at, "started_at": None}
+    if event is JobEvent.START:
+        return {"started_at": at}
+    if status is JobStatus.PENDING:
+        back = 1 if event is JobEvent.RELEASE else 0
+        error = report.error if report and event is JobEvent.FAIL else job.error
+        return {"attempt": job.attempt - back, "robot_id": None, "error": error, "progress": None}
+    changes: dict[str, Any] = {"finished_at": at}
+    if status is JobStatus.COMPLETED:
+        changes |= {"result": report.result if report else None, "progress": 100.0, "error": None}
+    if status is JobStatus.FAILED:
+        changes |= {"dead_letter": True, "error": _reason(event, report, timed_out)}
+    return changes
+
+
+def _reason(event: JobEvent, report: Report | None, timed_out: bool) -> str:
+    if timed_out:
+        return "timeout"
+    if event is JobEvent.PENDING_TIMEOUT:
+        return "expired"
+    if event is JobEvent.LEASE_EXPIRED:
+        return "lease expired"
+    return (report.error if report else None) or "failed"

@@ -1,0 +1,60 @@
+"""Every bound and period of the fleet, in one place, with the relations that must hold between them.
+
+Units stand in the names: `_ms` milliseconds, `_s` seconds, `_bytes` bytes; the rest are counts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from fleet.errors import Misuse
+
+MS = 1_000_000  # nanoseconds
+SECOND = 1_000 * MS
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults are those of production; a test shortens what it would have to wait out."""
+
+    heartbeat_interval_ms: int = 5_000
+    missed_heartbeats: int = 3
+    min_lease_ms: int = 30_000
+    lease_heartbeats: int = 3
+    cancel_grace_ms: int = 10_000
+    backoff_base_ms: int = 1_000
+    backoff_max_ms: int = 300_000
+    aging_ms_per_level: int = 60_000
+    door_timeout_ms: int = 5_000
+    long_poll_ms: int = 2_000
+    wait_window_s: int = 300
+    depth_interval_ms: int = 50
+    tick_ms: int = 20
+
+    max_pending: int = 1_000_000
+    max_finished: int = 100_000
+    max_robots: int = 100_000
+    max_jobs_per_submit: int = 1_000
+    max_claim: int = 10
+    max_claim_wait_ms: int = 30_000
+    max_payload_bytes: int = 256 * 1024
+    max_batch: int = 1_000
+    max_backlog: int = 100_000
+    feed_events: int = 20_000
+    feed_bytes: int = 16 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if getattr(self, name) <= 0:
+                raise Misuse(f"{name} must be above 0")
+        if self.max_batch > self.feed_events:
+            raise Misuse("feed_events must hold at least one max_batch, or a reader could never catch up")
+        if self.cancel_grace_ms > self.backoff_max_ms:
+            raise Misuse("cancel_grace_ms must not exceed backoff_max_ms")
+
+    @property
+    def lease_ms(self) -> int:
+        return max(self.min_lease_ms, self.lease_heartbeats * self.heartbeat_interval_ms)
+
+    @property
+    def offline_after_ms(self) -> int:
+        return self.missed_heartbeats * self.heartbeat_interval_ms

@@ -1,0 +1,50 @@
+"""A robot as the world sees it, and the one rule that says what state it is in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class RobotStatus(StrEnum):
+    IDLE = "idle"
+    BUSY = "busy"
+    OFFLINE = "offline"
+    ERROR = "error"
+    MAINTENANCE = "maintenance"
+
+
+class RobotMetrics(msgspec.Struct, frozen=True):
+    cpu_percent: float = 0.0
+    memory_mb: float = 0.0
+
+
+class Robot(msgspec.Struct, frozen=True, kw_only=True):
+    robot_id: str
+    name: str
+    hostname: str
+    environment: str
+    capabilities: list[str]
+    tags: list[str]
+    max_concurrent_jobs: int
+    status: RobotStatus
+    current_job_ids: list[str]
+    last_seen: str
+    last_heartbeat: str | None
+    created_at: str
+    draining: bool
+    metrics: RobotMetrics
+
+
+def status_of(offline: bool, maintenance: bool, reported: str, lists_a_job: bool) -> RobotStatus:
+    """offline > maintenance > reported error > busy (says so, or lists a job) > idle."""
+    if offline:
+        return RobotStatus.OFFLINE
+    if maintenance:
+        return RobotStatus.MAINTENANCE
+    if reported == RobotStatus.ERROR:
+        return RobotStatus.ERROR
+    if reported == RobotStatus.BUSY or lists_a_job:
+        return RobotStatus.BUSY
+    return RobotStatus.IDLE

@@ -1,0 +1,34 @@
+"""Wall time on the wire: RFC 3339, UTC, milliseconds, `Z`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fleet.errors import PeerFault
+
+NS_PER_DAY = 86_400 * 1_000_000_000
+
+
+def rfc3339(wall_ns: int) -> str:
+    """`wall_ns`: nanoseconds since 1970 UTC -> "2025-01-15T10:30:00.000Z"."""
+    seconds, rest = divmod(wall_ns, 1_000_000_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def wall_ns_of(text: str) -> int:
+    """The inverse, for times that a client names. Raises PeerFault unless `text` has an offset."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise PeerFault(f"not an RFC 3339 time: {text[:40]!r}", "bad_time") from error
+    if moment.tzinfo is None:
+        raise PeerFault(f"the time {text[:40]!r} needs an offset, such as a final Z", "bad_time")
+    # Through an integer: a float of seconds since 1970 is off by hundreds of nanoseconds.
+    since = moment - datetime.fromtimestamp(0, UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+
+
+def day_of(wall_ns: int) -> int:
+    """Number of the UTC day, for the `*_today` counters."""
+    return wall_ns // NS_PER_DAY

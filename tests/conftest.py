@@ -1,0 +1,85 @@
+"""A door on a real port, with the rooms in this process; one Ray for those tests that want it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from actors.local import LocalFleet
+from api.auth import mint
+from api.main import DoorServer
+from api.settings import load
+
+SECRET = secrets.token_hex(32)
+QUICK = {"heartbeat_interval_ms": 200, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
+
+
+class World:
+    """A served fleet and a client's way to it."""
+
+    def __init__(self, port: int, fleet: Any, server: DoorServer) -> None:
+        self.port = port
+        self.fleet = fleet
+        self.server = server
+
+    def token(self, role: str = "admin", ttl_s: float = 60.0, **claims: Any) -> str:
+        return mint(SECRET, "tester", role, ttl_s, time.time(), **claims)
+
+    def url(self, path: str, token: str | None = "", **query: Any) -> str:
+        """`token` "" mints one, None leaves it out."""
+        named = dict(query)
+        if token is not None:
+            named["token"] = token or self.token()
+        return f"ws://127.0.0.1:{self.port}/api/v1/ws/{path}?{httpx.QueryParams(named)}"
+
+    def open(self, path: str, token: str | None = "", **query: Any) -> connect:
+        return connect(self.url(path, token, **query), compression=None)
+
+    def http(self, role: str = "admin") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}/api/v1",
+            headers={"Authorization": f"Bearer {self.token(role)}"},
+        )
+
+
+async def hear(socket: ClientConnection) -> Any:
+    """The next message, decoded."""
+    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+
+
+async def until(socket: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
+    while True:
+        message = await hear(socket)
+        if wanted(message):
+            return message
+
+
+@asynccontextmanager
+async def served(fleet: Any, **settings: Any) -> AsyncIterator[World]:
+    values = {"port": 0, "jwt_secret_key": SECRET, "jwt_dev_mode": False, "limits_json": QUICK} | settings
+    server = DoorServer(fleet, load(**values), "0.0.0-test")
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(server.run(started.set_result))
+    try:
+        yield World(await asyncio.wait_for(started, 20), fleet, server)
+    finally:
+        await server.drain()
+        server.stop()
+        await running
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    fleet = LocalFleet(load(jwt_secret_key=SECRET, limits_json=QUICK).limits(), "0.0.0-test")
+    async with served(fleet) as world:
+        yield world
+    await fleet.close()
