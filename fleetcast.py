@@ -116,13 +116,13 @@ async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, 
     started: asyncio.Future[int] = loop.create_future()
     serving = loop.create_task(server.run(started.set_result))
     told = loop.create_task(stopping.wait())
-    await asyncio.wait((serving, started, told), return_when="FIRST_COMPLETED")  # type: ignore[type-var]
+    await asyncio.wait((serving, started, told), return_when="FIRST_COMPLETED")
     simulation = None
     if started.done() and not stopping.is_set():
         url = f"http://{_host_in_url(settings.host)}:{started.result()}"
         _say_where(url, settings)
         simulation = await _simulate(supervisor, settings, url, robots, rate, service_s)
-    await asyncio.wait((serving, told), return_when="FIRST_COMPLETED")  # type: ignore[type-var]
+    await asyncio.wait((serving, told), return_when="FIRST_COMPLETED")
     if simulation is not None:
         simulation.cancel()
     await server.drain()

@@ -1,0 +1,1 @@
+"""The dream: synthetic robots and watchers, virtual-time queues, experiments, reports."""

@@ -1,0 +1,180 @@
+"""Many robot brains on one event loop, each over its own socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import logging
+import time
+from random import Random
+from typing import Any
+
+import msgspec
+from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+from fleet.messages import ClaimJobs, FromRobot, Heartbeat, decode_server_message
+from simulators.robot import (
+    ConnectAt,
+    Connected,
+    Disconnected,
+    Effect,
+    Heard,
+    RobotBrain,
+    RobotProfile,
+    Say,
+    Sense,
+    WakeAt,
+    Woke,
+)
+
+log = logging.getLogger("fleetcast.swarm")
+
+MAX_CONNECTING = 50
+_encode = msgspec.json.Encoder().encode
+
+
+class SwarmState(msgspec.Struct):
+    robots: int = 0
+    connected: int = 0
+    beats: int = 0
+    claims: int = 0
+    completed: int = 0
+    failed: int = 0
+    reconnects: int = 0
+
+
+class _Robot(WSListener):
+    """The body of one brain: its socket. Alarms that were replaced are told by `alarm_ns`."""
+
+    def __init__(self, swarm: Swarm, robot_id: str, profile: RobotProfile) -> None:
+        self.robot_id = robot_id
+        self.brain = RobotBrain(profile)
+        self.alarm_ns = 0
+        self.transport: WSTransport | None = None
+        self._swarm = swarm
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        self._swarm.think(self, Connected())
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.TEXT:
+            self._swarm.think(self, Heard(decode_server_message(frame.get_payload_as_bytes())))
+        elif frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.transport = None
+        self._swarm.think(self, Disconnected())
+
+    def say(self, message: FromRobot) -> None:
+        if self.transport is not None:
+            self.transport.send(WSMsgType.TEXT, _encode(message))
+
+
+class Swarm:
+    """`robots` simulated robots against the server at `url` (http or https). One scheduler for all: a
+    task exists per robot only while it connects, at most 50 at once."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        robots: int,
+        profile: RobotProfile,
+        prefix: str = "robot-sim",
+        seed: int = 1,
+    ) -> None:
+        self._url = url.replace("http", "ws", 1).rstrip("/") + "/api/v1/ws/robot/"
+        self._token = token
+        self._rng = Random(seed)
+        self._robots = [_Robot(self, f"{prefix}-{n:03d}", profile) for n in range(1, robots + 1)]
+        self._due: list[tuple[int, int, _Robot, bool]] = []
+        self._tie = itertools.count()
+        self._sooner = asyncio.Event()
+        self._connecting = asyncio.Semaphore(MAX_CONNECTING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._state = SwarmState(robots=robots)
+
+    async def start(self) -> None:
+        now_ns = time.monotonic_ns()
+        for robot in self._robots:
+            self._at(now_ns, robot, connect=True)
+        self._task(self._run())
+
+    async def stop(self) -> None:
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for robot in self._robots:
+            if robot.transport is not None:
+                robot.transport.disconnect()
+
+    async def renew(self, token: str) -> None:
+        """The token of the next connections; open ones keep theirs until it expires."""
+        self._token = token
+
+    async def state(self) -> SwarmState:
+        self._state.connected = sum(robot.transport is not None for robot in self._robots)
+        self._state.completed = sum(robot.brain.completed for robot in self._robots)
+        self._state.failed = sum(robot.brain.failed for robot in self._robots)
+        return self._state
+
+    def think(self, robot: _Robot, heard: Sense) -> None:
+        """One robot's fault stays its own."""
+        try:
+            for effect in robot.brain.decide(heard, time.monotonic_ns(), self._rng):
+                self._act(robot, effect)
+        except Exception:
+            log.exception("robot %s failed to think", robot.robot_id)
+
+    def _act(self, robot: _Robot, effect: Effect) -> None:
+        match effect:
+            case Say(message):
+                self._state.beats += isinstance(message, Heartbeat)
+                self._state.claims += isinstance(message, ClaimJobs)
+                robot.say(message)
+            case WakeAt(at_ns):
+                if at_ns != robot.alarm_ns:
+                    robot.alarm_ns = at_ns
+                    self._at(at_ns, robot, connect=False)
+            case ConnectAt(at_ns):
+                self._state.reconnects += 1
+                self._at(at_ns, robot, connect=True)
+
+    def _at(self, at_ns: int, robot: _Robot, connect: bool) -> None:
+        heapq.heappush(self._due, (at_ns, next(self._tie), robot, connect))
+        if self._due[0][2] is robot:
+            self._sooner.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._sooner.clear()
+            now_ns = time.monotonic_ns()
+            while self._due and self._due[0][0] <= now_ns:
+                at_ns, _, robot, connect = heapq.heappop(self._due)
+                if connect:
+                    self._task(self._connect(robot))
+                elif robot.alarm_ns == at_ns:
+                    robot.alarm_ns = 0
+                    self.think(robot, Woke())
+            wait_s = max(0.0, (self._due[0][0] - time.monotonic_ns()) / 1e9) if self._due else None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sooner.wait(), wait_s)
+
+    async def _connect(self, robot: _Robot) -> None:
+        query = f"?token={self._token}" if self._token else ""
+        try:
+            async with self._connecting:
+                await ws_connect(lambda: robot, self._url + robot.robot_id + query)
+        except (OSError, WSError, TimeoutError) as error:
+            log.info("robot %s cannot connect: %s", robot.robot_id, type(error).__name__)
+            self.think(robot, Disconnected())
+
+    def _task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
