@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from fleet.errors import FleetError, Misuse
+from fleet.errors import FleetError, Misuse, Unavailable
 
 if TYPE_CHECKING:
     from api.settings import Settings
@@ -203,6 +204,150 @@ def token(
     if not secret:
         raise Misuse("set JWT_SECRET_KEY to the secret of the server")
     print(mint(secret, sub, role, ttl, time.time()))
+
+
+URL = typer.Option(None, envvar="FLEETCAST_URL", help="The server; default http://127.0.0.1:8000.")
+TOKEN = typer.Option(
+    None, envvar="FLEETCAST_TOKEN", help="A token; default: one for a minute, minted with JWT_SECRET_KEY."
+)
+
+
+def _client(url: str | None, token: str | None, role: str) -> tuple[str, str]:
+    """(base URL, token); an empty token where there is nothing to make one from."""
+    from api.auth import mint
+
+    secret = os.environ.get("JWT_SECRET_KEY", "")
+    if not token and secret:
+        token = mint(secret, "cli", role, 60.0, time.time())
+    return (url or "http://127.0.0.1:8000").rstrip("/"), token or ""
+
+
+def _ask(method: str, url: str, token: str, **given: Any) -> Any:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        answer = httpx.request(method, url, headers=headers, timeout=30.0, **given)
+    except httpx.TransportError as error:
+        raise Unavailable(f"no server answers at {url.split('/api')[0]} ({type(error).__name__})") from None
+    if answer.is_success:
+        return answer.json()
+    kind = answer.headers.get("content-type", "")
+    detail = answer.json()["detail"] if kind == "application/problem+json" else answer.reason_phrase
+    raise Misuse(f"the server refused ({answer.status_code}): {detail}")
+
+
+@app.command()
+def submit(
+    name: str = typer.Argument(help="What to run."),
+    payload: str = typer.Option("{}", help="A JSON object."),
+    priority: int = typer.Option(10, min=0, max=20, help="0 is the most urgent."),
+    count: int = typer.Option(1, min=1, max=1_000, help="How many such jobs."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+) -> None:
+    """Submit jobs; prints their ids."""
+    try:
+        body = json.loads(payload)
+    except ValueError as error:
+        raise Misuse(f"--payload is not JSON: {error}") from None
+    base, token = _client(url, token, "operator")
+    job = {"name": name, "payload": body, "priority": priority}
+    for made in _ask("POST", f"{base}/api/v1/jobs", token, json=[job] * count)["jobs"]:
+        print(made["job_id"])
+
+
+@app.command()
+def status(url: str | None = URL, token: str | None = TOKEN) -> None:
+    """Print the fleet's counts and its robots."""
+    from rich.table import Table
+
+    base, token = _client(url, token, "viewer")
+    counts = _ask("GET", f"{base}/api/v1/metrics/fleet", token)
+    robots = _ask("GET", f"{base}/api/v1/robots", token, params={"limit": 50})
+    out.print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()))
+    table = Table("robot", "status", "cpu %", "memory MB", "jobs", "last seen")
+    for robot in robots["robots"]:
+        metrics = robot["metrics"]
+        cells = (metrics["cpu_percent"], metrics["memory_mb"], len(robot["current_job_ids"]))
+        table.add_row(robot["robot_id"], robot["status"], *map(str, cells), robot["last_seen"])
+    out.print(table)
+    if robots["total"] > len(robots["robots"]):
+        out.print(f"... and {robots['total'] - len(robots['robots'])} more")
+
+
+STREAMS = {name: name for name in ("live-jobs", "robot-status", "queue-metrics")} | {
+    "metrics": "metrics/stream"
+}
+
+
+@app.command()
+def watch(
+    stream: str = typer.Argument(help="live-jobs, robot-status, queue-metrics or metrics."),
+    interval: int = typer.Option(5, min=1, max=60, help="Seconds, for metrics."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+) -> None:
+    """Follow a stream: a live table in a terminal, one JSON line per event in a pipe."""
+    if stream not in STREAMS:
+        raise Misuse(f"choose a stream: {', '.join(STREAMS)}")
+    base, token = _client(url, token, "viewer")
+    query = f"?token={token}" if token else "?"
+    query += f"&interval={interval}" if stream == "metrics" else ""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_watch(base.replace("http", "ws", 1) + f"/api/v1/ws/{STREAMS[stream]}{query}", stream))
+
+
+async def _watch(uri: str, stream: str) -> None:
+    """Rows by job or robot, newest last, 30 at most; the other streams have one row."""
+    from rich.live import Live
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import ConnectionClosed, WebSocketException
+
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        async with connect(uri) as socket:
+            with (
+                Live(console=out, auto_refresh=False) if out.is_terminal else contextlib.nullcontext() as live
+            ):
+                async for message in socket:
+                    if live is None:
+                        print(message, flush=True)
+                        continue
+                    event = json.loads(message)
+                    key = str(event.get("job_id") or event.get("robot_id") or stream)
+                    rows.pop(key, None)
+                    rows[key] = _flat(event)
+                    if len(rows) > 30:
+                        del rows[next(iter(rows))]
+                    live.update(_table(stream, rows), refresh=True)
+    except ConnectionClosed as closed:
+        code = closed.rcvd.code if closed.rcvd else 1006
+        raise Unavailable(f"the stream ended: {code} {closed.rcvd.reason if closed.rcvd else ''}") from None
+    except (OSError, WebSocketException) as error:
+        raise Unavailable(f"cannot watch {uri.split('?')[0]} ({type(error).__name__})") from None
+
+
+def _flat(event: dict[str, Any]) -> dict[str, Any]:
+    """A metrics snapshot as one row; other events are flat already."""
+    if "data" not in event:
+        return event
+    flat = {f"{part} {name}": v for part, values in event["data"].items() for name, v in values.items()}
+    return {"timestamp": event["timestamp"], **flat}
+
+
+def _table(stream: str, rows: dict[str, dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    if stream == "metrics":
+        table = Table("metric", "value", title=stream)
+        for name, value in next(iter(rows.values())).items():
+            table.add_row(name, str(value))
+        return table
+    table = Table(*next(iter(rows.values())), title=stream)
+    for row in rows.values():
+        table.add_row(*map(str, row.values()))
+    return table
 
 
 @app.command()

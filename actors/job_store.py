@@ -34,6 +34,7 @@ from fleet.messages import (
     Outbox,
     Refusal,
     Report,
+    Retry,
     Submit,
     Withdraw,
 )
@@ -98,6 +99,8 @@ class JobStoreRoom:
                 return self._core.claim(command, now_ns, wall_ns)
             case Submit():
                 return self._core.submit(command, now_ns, wall_ns)
+            case Retry():
+                return self._core.retry(command, now_ns, wall_ns)
             case Get():
                 return self._core.get(command.job_id)
             case Cancel():

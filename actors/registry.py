@@ -30,6 +30,7 @@ from fleet.messages import (
     RegistryCommand,
     RobotCounts,
     SetRobotStatus,
+    UpdateRobot,
 )
 from fleet.registry import RobotRegistry
 from fleet.robot import Robot
@@ -54,7 +55,7 @@ class RegistryRoom:
         changes = [
             command
             for command in commands
-            if isinstance(command, RegisterRobot | SetRobotStatus | DeleteRobot)
+            if isinstance(command, RegisterRobot | UpdateRobot | SetRobotStatus | DeleteRobot)
         ]
         await self._journal.committed(self._journal.append(changes))
         self._publish()
@@ -80,6 +81,8 @@ class RegistryRoom:
                 return self._core.open(command.robot_id, command.session)
             case RegisterRobot():
                 return self._core.register(command.spec, command.session, now_ns, wall_ns)
+            case UpdateRobot():
+                return self._core.update(command.spec)
             case AdmitClaim():
                 return self._core.admit(command.robot_id)
             case SetRobotStatus():

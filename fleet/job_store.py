@@ -25,6 +25,7 @@ from fleet.messages import (
     Outbox,
     Parked,
     Report,
+    Retry,
     Submit,
     Withdraw,
 )
@@ -135,6 +136,15 @@ class JobStore:
         self._status_counts[status] += 1
         self._record(entry, JobEvent.SUBMIT, True, wall_ns)
         self._enqueue(entry, now_ns, wall_ns)
+
+    def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
+        """A new job like one that failed or was cancelled. Raises Conflict for any other."""
+        job = self._entry(command.job_id).job
+        if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
+            raise Conflict(f"a job that is {job.status} does not admit retry", "wrong_state")
+        fields = {name: getattr(job, name) for name in JobSpec.__struct_fields__ if name != "not_before"}
+        submit = Submit([command.new_job_id], [JobSpec(**fields)], command.job_id)
+        return self.submit(submit, now_ns, wall_ns)[0]
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job

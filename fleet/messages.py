@@ -69,6 +69,13 @@ class Get(msgspec.Struct, frozen=True):
     job_id: str
 
 
+class Retry(msgspec.Struct, frozen=True):
+    """A new job like `job_id`, under an id that the door made."""
+
+    job_id: str
+    new_job_id: str
+
+
 class Cancel(msgspec.Struct, frozen=True):
     job_id: str
 
@@ -116,7 +123,7 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
-Command = Submit | Get | Cancel | Report | Beats | Claim | Withdraw
+Command = Submit | Retry | Get | Cancel | Report | Beats | Claim | Withdraw
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -345,6 +352,12 @@ class AdmitClaim(msgspec.Struct, frozen=True):
     robot_id: str
 
 
+class UpdateRobot(msgspec.Struct, frozen=True):
+    """Replaces what a known robot says of itself."""
+
+    spec: RobotSpec
+
+
 class SetRobotStatus(msgspec.Struct, frozen=True):
     """None leaves as it is."""
 
@@ -361,7 +374,9 @@ class GetRobot(msgspec.Struct, frozen=True):
     robot_id: str
 
 
-RegistryCommand = OpenSession | RegisterRobot | AdmitClaim | SetRobotStatus | DeleteRobot | GetRobot
+RegistryCommand = (
+    OpenSession | RegisterRobot | UpdateRobot | AdmitClaim | SetRobotStatus | DeleteRobot | GetRobot
+)
 
 
 class HeartbeatAnswer(msgspec.Struct, frozen=True):

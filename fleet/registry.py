@@ -116,6 +116,11 @@ class RobotRegistry:
             self._announce(entry, rfc3339(wall_ns))
         return self._view(entry)
 
+    def update(self, spec: RobotSpec) -> Robot:
+        entry = self._entry(spec.robot_id)
+        entry.spec = spec
+        return self._view(entry)
+
     def delete(self, robot_id: str) -> None:
         """Raises Conflict while the robot lists jobs."""
         entry = self._entry(robot_id)

@@ -1,10 +1,14 @@
-"""Jobs over HTTP: submit, look at, cancel."""
+"""Jobs over HTTP: submit, look at, cancel, retry; and what robots do with them."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -12,8 +16,22 @@ from starlette.routing import Route
 from api.bodies import answer, decode, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
-from fleet.job import JobStatus
-from fleet.messages import Cancel, Get, JobSpec, Submit
+from fleet.job import JobEvent, JobStatus
+from fleet.messages import (
+    Cancel,
+    Get,
+    Id,
+    JobSpec,
+    Report,
+    RequestId,
+    Retry,
+    Submit,
+    Text,
+    Token,
+    granted_job,
+)
+
+MAX_REPORT_BYTES = 1024 * 1024
 
 
 def new_job_id() -> str:
@@ -80,9 +98,99 @@ async def cancel(request: Request) -> Response:
     return answer(await door.fleet.execute(Cancel(request.path_params["job_id"])))
 
 
+async def retry(request: Request) -> Response:
+    door: Door = request.app.state.door
+    door.principal(request).need("operator")
+    original = request.path_params["job_id"]
+    job = await door.fleet.execute(Retry(original, new_job_id()))
+    message = "a new job was submitted"
+    return answer({"original_job_id": original, "new_job_id": job.job_id, "message": message}, 201)
+
+
+# -- robots
+
+
+class ClaimBody(msgspec.Struct, frozen=True):
+    robot_id: Id
+    request_id: RequestId
+    limit: Annotated[int, Meta(ge=1, le=10)] = 1
+    wait_ms: Annotated[int, Meta(ge=0, le=30_000)] = 0
+
+
+class ReportBody(msgspec.Struct, frozen=True):
+    robot_id: Id
+    token: Token
+    result: Any = None
+    error: Annotated[str, Meta(max_length=10_000)] | None = None
+    retryable: bool = True
+
+
+class ProgressBody(msgspec.Struct, frozen=True):
+    robot_id: Id
+    token: Token
+    progress: Annotated[float, Meta(ge=0, le=100)]
+    current_node: Text | None = None
+    message: Text | None = None
+
+
+async def claim(request: Request) -> Response:
+    """`{"jobs": [{...job, "token", "lease_ms"}]}`, empty when nothing fits within `wait_ms`."""
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    body = decode(await read_body(request), ClaimBody)
+    principal.act_as(body.robot_id)
+    granting = door.fleet.claim(body.robot_id, body.request_id, body.limit, body.wait_ms)
+    leaving = asyncio.ensure_future(request.receive())
+    either: set[asyncio.Future[Any]] = {granting, leaving}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not granting.done():  # the robot hung up: a grant now would lie idle until its lease ends
+        door.fleet.withdraw(body.robot_id, body.request_id)
+        return answer({"jobs": []})
+    leaving.cancel()
+    return answer({"jobs": [granted_job(grant) for grant in granting.result().grants]})
+
+
+def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
+    async def report(request: Request) -> Response:
+        door: Door = request.app.state.door
+        principal = door.principal(request)
+        body = decode(await read_body(request, MAX_REPORT_BYTES), ReportBody)
+        principal.act_as(body.robot_id)
+        job_id = request.path_params["job_id"]
+        said = Report(event, job_id, body.robot_id, body.token, body.result, body.error, body.retryable)
+        return answer(await door.fleet.execute(said))
+
+    return report
+
+
+async def progress(request: Request) -> Response:
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    body = decode(await read_body(request), ProgressBody)
+    principal.act_as(body.robot_id)
+    job_id = request.path_params["job_id"]
+    said = Report(JobEvent.PROGRESS, job_id, body.robot_id, body.token, progress=body.progress)
+    return answer(await door.fleet.execute(said))
+
+
+REPORTS = {
+    "start": JobEvent.START,
+    "complete": JobEvent.COMPLETE,
+    "fail": JobEvent.FAIL,
+    "release": JobEvent.RELEASE,
+    "cancelled": JobEvent.CANCELLED,
+}
+
 routes = [
     Route("/api/v1/jobs", submit, methods=["POST"]),
     Route("/api/v1/jobs", page, methods=["GET"]),
+    Route("/api/v1/jobs/claim", claim, methods=["POST"]),
     Route("/api/v1/jobs/{job_id}", get, methods=["GET"]),
     Route("/api/v1/jobs/{job_id}/cancel", cancel, methods=["POST"]),
+    Route("/api/v1/jobs/{job_id}/retry", retry, methods=["POST"]),
+    Route("/api/v1/jobs/{job_id}/progress", progress, methods=["PUT"]),
+    *(
+        Route(f"/api/v1/jobs/{{job_id}}/{word}", _reporter(event), methods=["POST"])
+        for word, event in REPORTS.items()
+    ),
 ]

@@ -1,16 +1,40 @@
-"""Robots over HTTP: who is in the fleet."""
+"""Robots over HTTP: who is in the fleet, and heartbeats of robots that hold no socket."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.bodies import answer, whole_number
+from api.bodies import answer, decode, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
-from fleet.messages import GetRobot
+from fleet.errors import NotFound
+from fleet.messages import (
+    Beat,
+    Cpu,
+    DeleteRobot,
+    GetRobot,
+    HeartbeatAnswer,
+    Id,
+    JobToken,
+    Memory,
+    RegisterRobot,
+    ReportedStatus,
+    RobotSpec,
+    SetRobotStatus,
+    UpdateRobot,
+)
 from fleet.robot import RobotStatus
+from fleet.wall_time import rfc3339
+
+MAX_HEARTBEATS = 1_000
 
 
 async def page(request: Request) -> Response:
@@ -33,7 +57,104 @@ async def get(request: Request) -> Response:
     return answer(await door.fleet.administer(GetRobot(request.path_params["robot_id"])))
 
 
+async def register(request: Request) -> Response:
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    spec = decode(await read_body(request), RobotSpec)
+    principal.act_as(spec.robot_id)
+    return answer(await door.fleet.administer(RegisterRobot(spec)), 201)
+
+
+async def update(request: Request) -> Response:
+    """Replaces what the robot says of itself; the id in the path wins."""
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    robot_id = request.path_params["robot_id"]
+    principal.act_as(robot_id)
+    fields = decode(await read_body(request), dict[str, Any])
+    spec = decode(msgspec.json.encode(fields | {"robot_id": robot_id}), RobotSpec)
+    return answer(await door.fleet.administer(UpdateRobot(spec)))
+
+
+async def delete(request: Request) -> Response:
+    door: Door = request.app.state.door
+    door.principal(request).need("operator")
+    robot_id = request.path_params["robot_id"]
+    await door.fleet.administer(DeleteRobot(robot_id))
+    return answer({"deleted": True, "robot_id": robot_id})
+
+
+class StatusBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`status`: "maintenance" enters it, "idle" leaves it. `drain`: no new jobs while true."""
+
+    status: Literal["maintenance", "idle"] | None = None
+    drain: bool | None = None
+
+
+async def set_status(request: Request) -> Response:
+    door: Door = request.app.state.door
+    door.principal(request).need("operator")
+    body = decode(await read_body(request), StatusBody)
+    maintenance = None if body.status is None else body.status == "maintenance"
+    command = SetRobotStatus(request.path_params["robot_id"], maintenance, body.drain)
+    return answer(await door.fleet.administer(command))
+
+
+class BeatBody(msgspec.Struct, frozen=True):
+    robot_id: Id = ""
+    status: ReportedStatus = "idle"
+    cpu_percent: Cpu = 0.0
+    memory_mb: Memory = 0.0
+    jobs: Annotated[list[JobToken], Meta(max_length=100)] = []
+
+
+def _send(door: Door, robot_id: str, body: BeatBody) -> asyncio.Future[HeartbeatAnswer]:
+    ids = [job.job_id for job in body.jobs]
+    return door.fleet.heartbeat(Beat(robot_id, body.status, body.cpu_percent, body.memory_mb, ids), body.jobs)
+
+
+def _beaten(beaten: HeartbeatAnswer) -> dict[str, Any]:
+    return {
+        "ok": not beaten.refused,
+        "timestamp": rfc3339(time.time_ns()),
+        "next_heartbeat_ms": beaten.next_heartbeat_ms,
+        "cancel": beaten.cancel,
+        "drain": beaten.drain,
+    }
+
+
+async def heartbeat(request: Request) -> Response:
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    robot_id = request.path_params["robot_id"]
+    principal.act_as(robot_id)
+    beaten = await _send(door, robot_id, decode(await read_body(request), BeatBody))
+    if beaten.refused:
+        raise NotFound(f"no robot {robot_id}; register it first")
+    return answer(_beaten(beaten))
+
+
+async def heartbeats(request: Request) -> Response:
+    """A list of up to 1,000 heartbeats, each with its `robot_id`; a list of answers, in order."""
+    door: Door = request.app.state.door
+    principal = door.principal(request)
+    bodies = decode(await read_body(request), list[BeatBody])
+    if len(bodies) > MAX_HEARTBEATS:
+        raise BadRequest(422, f"a list holds up to {MAX_HEARTBEATS} heartbeats", "bad_list")
+    for body in bodies:
+        principal.act_as(body.robot_id)
+    beaten = await asyncio.gather(*(_send(door, body.robot_id, body) for body in bodies))
+    answers = [{"robot_id": b.robot_id, **_beaten(a)} for b, a in zip(bodies, beaten, strict=True)]
+    return answer(answers)
+
+
 routes = [
     Route("/api/v1/robots", page, methods=["GET"]),
+    Route("/api/v1/robots/register", register, methods=["POST"]),
+    Route("/api/v1/robots/heartbeats", heartbeats, methods=["POST"]),
     Route("/api/v1/robots/{robot_id}", get, methods=["GET"]),
+    Route("/api/v1/robots/{robot_id}", update, methods=["PUT"]),
+    Route("/api/v1/robots/{robot_id}", delete, methods=["DELETE"]),
+    Route("/api/v1/robots/{robot_id}/status", set_status, methods=["PUT"]),
+    Route("/api/v1/robots/{robot_id}/heartbeat", heartbeat, methods=["POST"]),
 ]

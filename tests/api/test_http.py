@@ -1,0 +1,188 @@
+"""A job's life and a robot's life over HTTP, seen on the streams; and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from conftest import World, hear, until
+
+ROBOT = {"robot_id": "r-1", "capabilities": ["weld"], "max_concurrent_jobs": 2}
+
+
+def refused(answer: httpx.Response, status: int, code: str = "") -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert code in ("", body["code"])
+    return body
+
+
+async def held(http: httpx.AsyncClient, request_id: str = "q") -> tuple[str, dict[str, Any]]:
+    """A job claimed by r-1: (its id, the body of a report about it)."""
+    await http.post("/robots/register", json=ROBOT)
+    job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+    claim = {"robot_id": "r-1", "request_id": request_id}
+    jobs = (await http.post("/jobs/claim", json=claim)).json()["jobs"]
+    assert [job["job_id"] for job in jobs] == [job_id]
+    return job_id, {"robot_id": "r-1", "token": jobs[0]["token"]}
+
+
+async def test_a_jobs_life_over_http_is_seen_in_order(world: World) -> None:
+    async with world.open("live-jobs") as stream, world.http() as http:
+        job_id, report = await held(http)
+        started = await http.post(f"/jobs/{job_id}/start", json=report)
+        moved = await http.put(f"/jobs/{job_id}/progress", json=report | {"progress": 40})
+        done = await http.post(f"/jobs/{job_id}/complete", json=report | {"result": [1, 2]})
+        again = await http.post(f"/jobs/{job_id}/complete", json=report | {"result": [1, 2]})
+        seen = [(await hear(stream))["status"] for _ in range(4)]
+    assert [r.status_code for r in (started, moved, done, again)] == [200] * 4
+    assert (moved.json()["progress"], done.json()["result"]) == (40, [1, 2])
+    assert again.json() == done.json()
+    assert seen == ["pending", "claimed", "running", "completed"]
+
+
+async def test_a_robots_life_over_http_is_seen_in_order(world: World) -> None:
+    async with world.open("robot-status") as stream, world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        body = {"status": "busy", "cpu_percent": 1.25, "memory_mb": 64.5}
+        beaten = await http.post("/robots/r-1/heartbeat", json=body)
+        await http.put("/robots/r-1/status", json={"status": "maintenance"})
+        refused(
+            await http.post("/jobs/claim", json={"robot_id": "r-1", "request_id": "a"}), 409, "maintenance"
+        )
+        await http.put("/robots/r-1/status", json={"status": "idle", "drain": True})
+        refused(await http.post("/jobs/claim", json=claim), 409, "draining")
+        seen = [(await hear(stream))["status"] for _ in range(5)]
+        view = (await http.get("/robots/r-1")).json()
+        deleted = await http.delete("/robots/r-1")
+        refused(await http.get("/robots/r-1"), 404)
+    assert beaten.json()["ok"] is True
+    assert seen == ["idle", "busy", "maintenance", "busy", "offline"]
+    assert view["metrics"] == {"cpu_percent": 1.25, "memory_mb": 64.5}
+    assert deleted.json() == {"deleted": True, "robot_id": "r-1"}
+
+
+@pytest.mark.parametrize(
+    ("report", "status"),
+    [
+        ({"robot_id": "r-1", "token": 99}, 409),
+        ({"robot_id": "r-2", "token": 1}, 403),
+        ({"robot_id": "r-1"}, 422),
+        ({"token": 1}, 422),
+        ({"robot_id": "r-1", "token": "1"}, 422),
+    ],
+)
+async def test_a_stale_foreign_or_missing_token_changes_nothing(
+    world: World, report: dict[str, Any], status: int
+) -> None:
+    async with world.http() as http:
+        job_id, _ = await held(http)
+        before = (await http.get(f"/jobs/{job_id}")).json()
+        for word in ("start", "complete", "fail", "release", "cancelled"):
+            refused(await http.post(f"/jobs/{job_id}/{word}", json=report), status)
+        assert (await http.get(f"/jobs/{job_id}")).json() == before
+
+
+async def test_a_wrong_state_is_refused_naming_state_and_event(world: World) -> None:
+    async with world.http() as http:
+        job_id, report = await held(http)
+        body = refused(await http.post(f"/jobs/{job_id}/complete", json=report), 409, "wrong_state")
+        assert "claimed" in body["detail"]
+        assert "complete" in body["detail"]
+        refused(await http.post(f"/jobs/{job_id}/retry"), 409, "wrong_state")
+        assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "claimed"
+
+
+async def test_cancel_reaches_the_robot_and_the_job_ends_when_it_obeys(world: World) -> None:
+    async with world.open("robot/r-1") as robot, world.http() as http:
+        await robot.send('{"type":"register","id":1}')
+        await robot.send('{"type":"claim","id":2,"request_id":"q","wait_ms":9000}')
+        job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+        grant = (await until(robot, lambda message: message.get("jobs")))["jobs"][0]
+        cancel = (await http.post(f"/jobs/{job_id}/cancel")).json()
+        assert (cancel["cancelled"], cancel["previous_status"]) == (True, "claimed")
+        assert await until(robot, lambda m: m["type"] == "cancel") == {"type": "cancel", "job_id": job_id}
+        report = {"robot_id": "r-1", "token": grant["token"]}
+        ended = (await http.post(f"/jobs/{job_id}/cancelled", json=report)).json()
+        retried = (await http.post(f"/jobs/{job_id}/retry")).json()
+        assert (await http.get(f"/jobs/{retried['new_job_id']}")).json()["retry_of"] == job_id
+        late = (await http.post(f"/jobs/{job_id}/cancel")).json()
+    assert ended["status"] == "cancelled"
+    assert (late["cancelled"], late["previous_status"]) == (False, "cancelled")
+
+
+async def test_a_repeated_claim_gets_the_same_job_and_token(world: World) -> None:
+    async with world.http() as http:
+        job_id, report = await held(http, "same")
+        again = await http.post("/jobs/claim", json={"robot_id": "r-1", "request_id": "same"})
+        assert [(j["job_id"], j["token"]) for j in again.json()["jobs"]] == [(job_id, report["token"])]
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xef\xbb\xbf{}", 400),
+        (b"\xff", 400),
+        (b"[" * 100_000, 400),
+        (b'{"name":"x","priority":1e400}', 422),
+        (b'{"name":"x","priority":NaN}', 400),
+        (b"3", 422),
+        (b"{}", 422),
+        (b'{"name":""}', 422),
+        (b'{"name":"x","priority":21}', 422),
+        (b'{"name":"x","priority":9223372036854775808}', 422),
+        (b'{"name":"x","status":"completed"}', 422),
+        (b'{"name":"x","not_before":"tomorrow"}', 422),
+        (b'{"name":"x","not_before":"2025-01-01T00:00:00"}', 422),
+        (b"[]", 422),
+        (b'[{"name":"x"},{"name":""}]', 422),
+        (b"[" + b",".join([b'{"name":"x"}'] * 1_001) + b"]", 422),
+        (b'{"name":"x","payload":{"a":"' + b"x" * 262_144 + b'"}}', 413),
+        (b" " * (8 * 1024 * 1024 + 1), 413),
+    ],
+)
+async def test_a_malformed_job_is_refused_and_nothing_is_submitted(
+    world: World, content: bytes, status: int
+) -> None:
+    async with world.http() as http:
+        answer = await http.post("/jobs", content=content, headers={"content-type": "application/json"})
+        refused(answer, status)
+        assert (await http.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_bad_list_names_each_bad_item(world: World) -> None:
+    async with world.http() as http:
+        jobs = [{"name": "a"}, {"name": ""}, {"nome": "b"}]
+        body = refused(await http.post("/jobs", json=jobs), 422)
+        assert [error["index"] for error in body["errors"]] == [1, 2]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=-1", "status=done"])
+async def test_a_bad_query_is_refused(world: World, query: str) -> None:
+    async with world.http() as http:
+        refused(await http.get(f"/jobs?{query}"), 422)
+
+
+async def test_pages_of_jobs_cover_all_without_repeating(world: World) -> None:
+    async with world.http() as http:
+        ids = [j["job_id"] for j in (await http.post("/jobs", json=[{"name": "x"}] * 25)).json()["jobs"]]
+        found: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            query: dict[str, Any] = {"limit": 10} | ({"cursor": cursor} if cursor else {})
+            page = (await http.get("/jobs", params=query)).json()
+            found += [job["job_id"] for job in page["jobs"]]
+            cursor = page["next_cursor"]
+    assert found == ids[::-1]
+
+
+async def test_unknown_routes_and_methods_are_problems_too(world: World) -> None:
+    async with world.http() as http:
+        refused(await http.get("/nothing"), 404)
+        refused(await http.delete("/jobs"), 405)
+        refused(await http.post("/jobs", content=b"{}", headers={"content-type": "text/plain"}), 415)
