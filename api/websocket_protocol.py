@@ -78,6 +78,14 @@ class FleetSocket(WebSocketsSansIOProtocol):
         if self.conn.close_rcvd is not None:
             return  # RFC 6455 5.5.1: what follows a close frame is ignored
         super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            self._refuse_handshake()
+
+    def _refuse_handshake(self) -> None:
+        """A handshake that did not parse was answered by the brain; the stock class never sends it."""
+        self.handshake_complete = self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
         path = event.path.partition("?")[0]

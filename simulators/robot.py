@@ -27,6 +27,7 @@ from fleet.messages import (
 )
 
 CLAIM_PAUSE_MS = 200
+MAX_CLAIM = 10
 REFUSED_PAUSE_MS = 1_000
 RECONNECT_MIN_MS = 1_000
 RECONNECT_MAX_MS = 30_000
@@ -35,7 +36,8 @@ LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yo
 
 
 class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """How a simulated robot works. Service times are exponential, cut at ten times the mean."""
+    """How a simulated robot works. Service times are exponential, cut at ten times the mean.
+    `claim_wait_ms` is how long the server may hold an empty claim."""
 
     service_mean_s: float = 2.0
     failure_probability: float = 0.02
@@ -77,16 +79,17 @@ class ConnectAt(msgspec.Struct, frozen=True):
 
 Sense = Connected | Disconnected | Woke | Heard
 Effect = Say | WakeAt | ConnectAt
+JobReport = Start | Complete | Fail | Obeyed
 
 
 class _Work(msgspec.Struct):
-    """A job in hand. `report` is what was said of its end, until the server has confirmed it."""
+    """A job in hand. It fills its slot until the server has confirmed its end."""
 
     job_id: str
     token: int
     ends_ns: int
     started: bool = False
-    report: FromRobot | None = None
+    ended: bool = False
 
 
 class RobotBrain:
@@ -102,8 +105,10 @@ class RobotBrain:
         self._beat_ns: int | None = None
         self._claim_ns = 0
         self._claim: ClaimJobs | None = None
+        self._claim_said = False  # on this connection
         self._works: dict[str, _Work] = {}
-        self._asked: dict[str, str] = {}  # message id -> job id
+        self._unanswered: dict[str, JobReport] = {}  # message id -> what was said, in order
+        self._again: dict[str, int] = {}  # message id -> when to say it again
         self._ids = 0
         self._cpu = 20.0
         self._memory = 512.0
@@ -122,6 +127,7 @@ class RobotBrain:
             case Woke():
                 effects = []
         if self._connected:
+            effects += self._repeat(now_ns)
             effects += self._work_on(now_ns, rng)
             effects += self._beat(now_ns, rng)
             effects += self._ask_for_work(now_ns, rng)
@@ -130,23 +136,24 @@ class RobotBrain:
 
     def _on_connected(self) -> list[Effect]:
         self._connected = True
-        self._failures = 0
-        self._asked.clear()
-        for work in self._works.values():
-            work.started = False  # a repeated start is answered as the first was
+        self._draining = False  # a session that drains is told so again
+        self._again.clear()
+        return [self._register(), *(Say(report) for report in self._unanswered.values())]
+
+    def _register(self) -> Effect:
         profile = self._profile
-        register = Register(
-            id=self._id(),
-            environment=profile.environment,
-            capabilities=profile.capabilities,
-            max_concurrent_jobs=profile.max_concurrent_jobs,
+        return Say(
+            Register(
+                id=self._id(),
+                environment=profile.environment,
+                capabilities=profile.capabilities,
+                max_concurrent_jobs=profile.max_concurrent_jobs,
+            )
         )
-        again: list[Effect] = [Say(work.report) for work in self._works.values() if work.report]
-        return [Say(register), *again]
 
     def _on_disconnected(self, now_ns: int, rng: Random) -> list[Effect]:
         self._connected = False
-        self._claim = None
+        self._claim_said = False
         self._heartbeat_ms = 0
         ceiling_ms = min(RECONNECT_MAX_MS, RECONNECT_MIN_MS << min(self._failures, 10))
         self._failures += 1
@@ -155,71 +162,96 @@ class RobotBrain:
     def _on_message(self, message: ServerMessage, now_ns: int, rng: Random) -> list[Effect]:
         match message:
             case Welcome():
-                self._heartbeat_ms = message.heartbeat_ms
+                # Only now: a server may accept a socket and close it for a bad token.
+                self._failures = 0
+                self._heartbeat_ms = max(1, message.heartbeat_ms)
                 # A random phase: a fleet that starts together must not beat together.
-                self._beat_ns = now_ns + rng.randrange(message.heartbeat_ms * MS)
+                self._beat_ns = now_ns + rng.randrange(self._heartbeat_ms * MS)
             case Ack():
-                return self._on_ack(message, now_ns, rng)
+                self._on_ack(message, now_ns, rng)
             case Error():
-                self._on_error(message, now_ns)
+                return self._on_error(message, now_ns)
             case CancelJob():
                 return self._obey(message.job_id)
             case Drain():
                 self._draining = True
         return []
 
-    def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> list[Effect]:
-        if self._claim is not None and ack.id == self._claim.id:
-            self._claim = None
-            self._claim_ns = max(self._claim_ns, now_ns) if ack.jobs else self._claim_ns
+    def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
+        if self._ends_claim(ack.id):
             for job in ack.jobs or []:
                 self._works[job.job_id] = self._take(job, now_ns, rng)
-            return []
-        work = self._works.get(self._asked.pop(str(ack.id), ""))
-        if work is not None and work.report is not None and work.report.id == ack.id:
+            return
+        report = self._unanswered.pop(str(ack.id), None)
+        if isinstance(report, Complete | Fail):
+            self.completed += isinstance(report, Complete)
+            self.failed += isinstance(report, Fail)
+            self._drop(report)
+
+    def _ends_claim(self, reply_to: str | int | None) -> bool:
+        if self._claim is None or reply_to != self._claim.id:
+            return False
+        self._claim = None
+        self._claim_said = False
+        return True
+
+    def _drop(self, report: JobReport) -> None:
+        """The job may be back in hand under a newer token: that one stays."""
+        work = self._works.get(report.job_id)
+        if work is not None and work.token == report.token:
             del self._works[work.job_id]
-        return []
 
     def _take(self, job: GrantedJob, now_ns: int, rng: Random) -> _Work:
         mean_s = self._profile.service_mean_s
         service_s = min(rng.expovariate(1 / mean_s), 10 * mean_s)
         return _Work(job.job_id, job.token, now_ns + int(service_s * SECOND))
 
-    def _on_error(self, error: Error, now_ns: int) -> None:
-        if self._claim is not None and error.id == self._claim.id:
-            self._claim = None
-            self._claim_ns = now_ns + REFUSED_PAUSE_MS * MS
-            return
-        work = self._works.get(self._asked.pop(str(error.id), ""))
-        if work is not None and error.code in LOST:
-            del self._works[work.job_id]
+    def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
+        later_ns = now_ns + REFUSED_PAUSE_MS * MS
+        if self._ends_claim(error.id):
+            self._claim_ns = later_ns
+        elif error.id is None and error.code == "not_found":
+            return [self._register()]  # a heartbeat found nobody of our name
+        elif report := self._unanswered.get(str(error.id)):
+            if error.code in LOST:
+                del self._unanswered[str(error.id)]
+                self._drop(report)
+            else:
+                self._again[str(error.id)] = later_ns
+        return []
 
     def _obey(self, job_id: str) -> list[Effect]:
         work = self._works.pop(job_id, None)
-        return [] if work is None else [Say(Obeyed(id=self._id(), job_id=job_id, token=work.token))]
+        if work is None:
+            return []
+        return [self._report(Obeyed(id=self._id(), job_id=job_id, token=work.token))]
+
+    def _repeat(self, now_ns: int) -> list[Effect]:
+        due = [said for said, at_ns in self._again.items() if at_ns <= now_ns]
+        for said in due:
+            del self._again[said]
+        return [Say(self._unanswered[said]) for said in due if said in self._unanswered]
 
     def _work_on(self, now_ns: int, rng: Random) -> list[Effect]:
         effects: list[Effect] = []
         for work in self._works.values():
             if not work.started:
                 work.started = True
-                if work.report is None:
-                    start = Start(id=self._id(), job_id=work.job_id, token=work.token)
-                    effects.append(self._ask(work, start))
-            if work.report is None and work.ends_ns <= now_ns:
-                work.report = self._end(work, rng)
-                effects.append(self._ask(work, work.report))
+                start = Start(id=self._id(), job_id=work.job_id, token=work.token)
+                effects.append(self._report(start))
+            if not work.ended and work.ends_ns <= now_ns:
+                work.ended = True
+                effects.append(self._report(self._end(work, rng)))
         return effects
 
-    def _end(self, work: _Work, rng: Random) -> FromRobot:
+    def _end(self, work: _Work, rng: Random) -> JobReport:
+        said, job_id, token = self._id(), work.job_id, work.token
         if rng.random() < self._profile.failure_probability:
-            self.failed += 1
-            return Fail(id=self._id(), job_id=work.job_id, token=work.token, error="simulated failure")
-        self.completed += 1
-        return Complete(id=self._id(), job_id=work.job_id, token=work.token, result={"ok": True})
+            return Fail(id=said, job_id=job_id, token=token, error="simulated failure")
+        return Complete(id=said, job_id=job_id, token=token, result={"ok": True})
 
-    def _ask(self, work: _Work, message: FromRobot) -> Effect:
-        self._asked[str(message.id)] = work.job_id
+    def _report(self, message: JobReport) -> Effect:
+        self._unanswered[str(message.id)] = message
         return Say(message)
 
     def _beat(self, now_ns: int, rng: Random) -> list[Effect]:
@@ -242,28 +274,37 @@ class RobotBrain:
             )
         ]
 
+    def _may_claim(self) -> bool:
+        ready = self._heartbeat_ms > 0 and not self._draining and not self._claim_said
+        return ready and self._free_slots() > 0
+
+    def _free_slots(self) -> int:
+        return self._profile.max_concurrent_jobs - len(self._works)
+
     def _ask_for_work(self, now_ns: int, rng: Random) -> list[Effect]:
-        free = self._profile.max_concurrent_jobs - len(self._works)
-        ready = self._heartbeat_ms and self._claim is None and not self._draining
-        if free < 1 or not ready or self._claim_ns > now_ns:
+        if not self._may_claim() or self._claim_ns > now_ns:
             return []
-        request_id = f"{rng.getrandbits(64):016x}"
-        self._claim = ClaimJobs(
-            id=self._id(),
-            limit=min(free, 10),
-            wait_ms=self._profile.claim_wait_ms,
-            request_id=request_id,
-        )
+        # A claim that a lost connection left open keeps its request id: no job is granted twice.
+        self._claim = self._claim or self._new_claim(rng)
+        self._claim_said = True
         self._claim_ns = now_ns + CLAIM_PAUSE_MS * MS
         return [Say(self._claim)]
 
+    def _new_claim(self, rng: Random) -> ClaimJobs:
+        return ClaimJobs(
+            id=self._id(),
+            limit=min(self._free_slots(), MAX_CLAIM),
+            wait_ms=self._profile.claim_wait_ms,
+            request_id=f"{rng.getrandbits(64):016x}",
+        )
+
     def _next_alarm(self) -> list[Effect]:
-        times = [work.ends_ns for work in self._works.values() if work.report is None]
+        times = [work.ends_ns for work in self._works.values() if not work.ended]
+        times += self._again.values()
         if self._beat_ns is not None and self._heartbeat_ms:
             times.append(self._beat_ns)
-            free = len(self._works) < self._profile.max_concurrent_jobs
-            if free and self._claim is None and not self._draining:
-                times.append(self._claim_ns)
+        if self._may_claim():
+            times.append(self._claim_ns)
         return [WakeAt(min(times))] if times else []
 
     def _id(self) -> str:

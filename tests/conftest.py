@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from actors.local import LocalFleet
 from api.auth import mint
@@ -61,6 +63,16 @@ async def until(socket: ClientConnection, wanted: Callable[[Any], bool]) -> Any:
         message = await hear(socket)
         if wanted(message):
             return message
+
+
+async def end_of(socket: ClientConnection) -> tuple[int, str]:
+    """Reads to the end: the close code and reason that the server sent."""
+    with contextlib.suppress(ConnectionClosed):
+        async with asyncio.timeout(10):
+            while True:
+                await socket.recv()
+    assert socket.close_code is not None
+    return socket.close_code, socket.close_reason or ""
 
 
 @asynccontextmanager

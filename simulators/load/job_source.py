@@ -51,16 +51,16 @@ class JobSource:
         return self._state
 
     async def _run(self) -> None:
+        refused = False
         next_s = time.monotonic() + self._rng.expovariate(self._rate)
         async with httpx.AsyncClient(timeout=10.0) as http:
             while True:
-                await asyncio.sleep(max(0.0, next_s - time.monotonic()))
+                await asyncio.sleep(PAUSE_S if refused else max(0.0, next_s - time.monotonic()))
                 now_s = time.monotonic()
                 while next_s <= now_s:
                     self._arrive()
                     next_s += self._rng.expovariate(self._rate)
-                if not await self._post(http):
-                    await asyncio.sleep(PAUSE_S)
+                refused = not await self._post(http)
 
     def _arrive(self) -> None:
         number = next(self._numbers)

@@ -10,9 +10,10 @@ import logging
 import time
 from random import Random
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fleet.messages import ClaimJobs, FromRobot, Heartbeat, decode_server_message
 from simulators.robot import (
@@ -31,7 +32,13 @@ from simulators.robot import (
 
 log = logging.getLogger("fleetcast.swarm")
 
+# At its lowest level picows logs the handshake, and with it the token.
+_socket_log = logging.getLogger("fleetcast.swarm.socket")
+_socket_log.setLevel(logging.WARNING)
+
 MAX_CONNECTING = 50
+MAX_GOODBYE_S = 2.0
+FAULT_PAUSE_NS = 1_000_000_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -46,22 +53,27 @@ class SwarmState(msgspec.Struct):
 
 
 class _Robot(WSListener):
-    """The body of one brain: its socket. Alarms that were replaced are told by `alarm_ns`."""
+    """The body of one brain: its socket. Alarms that were replaced are told by `alarm_ns`;
+    `connecting` holds from the decision to connect until the socket is open or refused."""
 
     def __init__(self, swarm: Swarm, robot_id: str, profile: RobotProfile) -> None:
         self.robot_id = robot_id
         self.brain = RobotBrain(profile)
         self.alarm_ns = 0
+        self.connecting = False
+        self.opened = 0
         self.transport: WSTransport | None = None
         self._swarm = swarm
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        self.connecting = False
+        self.opened += 1
         self._swarm.think(self, Connected())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
-            self._swarm.think(self, Heard(decode_server_message(frame.get_payload_as_bytes())))
+            self._swarm.hear(self, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
@@ -76,8 +88,8 @@ class _Robot(WSListener):
 
 
 class Swarm:
-    """`robots` simulated robots against the server at `url` (http or https). One scheduler for all: a
-    task exists per robot only while it connects, at most 50 at once."""
+    """`robots` simulated robots against the server at `url` (http or https). One scheduler for
+    all: a task exists per robot only while it connects, at most 50 at once."""
 
     def __init__(
         self,
@@ -101,7 +113,10 @@ class Swarm:
 
     async def start(self) -> None:
         now_ns = time.monotonic_ns()
+        self._due.clear()
         for robot in self._robots:
+            robot.alarm_ns = 0
+            robot.connecting = True
             self._at(now_ns, robot, connect=True)
         self._task(self._run())
 
@@ -109,9 +124,14 @@ class Swarm:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for robot in self._robots:
-            if robot.transport is not None:
-                robot.transport.disconnect()
+        open_ones = [robot.transport for robot in self._robots if robot.transport is not None]
+        for transport in open_ones:
+            transport.send_close(WSCloseCode.GOING_AWAY)
+            transport.disconnect()
+        goodbyes = (transport.wait_disconnected() for transport in open_ones)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MAX_GOODBYE_S):
+                await asyncio.gather(*goodbyes, return_exceptions=True)
 
     async def renew(self, token: str) -> None:
         """The token of the next connections; open ones keep theirs until it expires."""
@@ -120,8 +140,17 @@ class Swarm:
     async def state(self) -> SwarmState:
         self._state.connected = sum(robot.transport is not None for robot in self._robots)
         self._state.completed = sum(robot.brain.completed for robot in self._robots)
+        self._state.reconnects = sum(max(0, robot.opened - 1) for robot in self._robots)
         self._state.failed = sum(robot.brain.failed for robot in self._robots)
         return self._state
+
+    def hear(self, robot: _Robot, frame: bytes) -> None:
+        try:
+            message = decode_server_message(frame)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            log.warning("robot %s heard what it does not understand", robot.robot_id)
+        else:
+            self.think(robot, Heard(message))
 
     def think(self, robot: _Robot, heard: Sense) -> None:
         """One robot's fault stays its own."""
@@ -130,6 +159,9 @@ class Swarm:
                 self._act(robot, effect)
         except Exception:
             log.exception("robot %s failed to think", robot.robot_id)
+            # Its alarm may be lost with the thought; another chance keeps it alive.
+            robot.alarm_ns = time.monotonic_ns() + FAULT_PAUSE_NS
+            self._at(robot.alarm_ns, robot, connect=False)
 
     def _act(self, robot: _Robot, effect: Effect) -> None:
         match effect:
@@ -141,8 +173,8 @@ class Swarm:
                 if at_ns != robot.alarm_ns:
                     robot.alarm_ns = at_ns
                     self._at(at_ns, robot, connect=False)
-            case ConnectAt(at_ns):
-                self._state.reconnects += 1
+            case ConnectAt(at_ns) if not robot.connecting:
+                robot.connecting = True
                 self._at(at_ns, robot, connect=True)
 
     def _at(self, at_ns: int, robot: _Robot, connect: bool) -> None:
@@ -166,13 +198,21 @@ class Swarm:
                 await asyncio.wait_for(self._sooner.wait(), wait_s)
 
     async def _connect(self, robot: _Robot) -> None:
-        query = f"?token={self._token}" if self._token else ""
+        query = f"?token={quote(self._token, safe='')}" if self._token else ""
+        opened = robot.opened
         try:
             async with self._connecting:
-                await ws_connect(lambda: robot, self._url + robot.robot_id + query)
-        except (OSError, WSError, TimeoutError) as error:
+                await ws_connect(
+                    lambda: robot,
+                    self._url + robot.robot_id + query,
+                    logger_name=_socket_log,
+                    max_redirects=0,  # picows logs where it is sent, token included
+                )
+        except Exception as error:  # whatever it was, this robot tries again later
             log.info("robot %s cannot connect: %s", robot.robot_id, type(error).__name__)
-            self.think(robot, Disconnected())
+            if robot.opened == opened:  # else its socket has told it already
+                robot.connecting = False
+                self.think(robot, Disconnected())
 
     def _task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

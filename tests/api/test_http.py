@@ -50,9 +50,8 @@ async def test_a_robots_life_over_http_is_seen_in_order(world: World) -> None:
         body = {"status": "busy", "cpu_percent": 1.25, "memory_mb": 64.5}
         beaten = await http.post("/robots/r-1/heartbeat", json=body)
         await http.put("/robots/r-1/status", json={"status": "maintenance"})
-        refused(
-            await http.post("/jobs/claim", json={"robot_id": "r-1", "request_id": "a"}), 409, "maintenance"
-        )
+        claim = {"robot_id": "r-1", "request_id": "a"}
+        refused(await http.post("/jobs/claim", json=claim), 409, "maintenance")
         await http.put("/robots/r-1/status", json={"status": "idle", "drain": True})
         refused(await http.post("/jobs/claim", json=claim), 409, "draining")
         seen = [(await hear(stream))["status"] for _ in range(5)]

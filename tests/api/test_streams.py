@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 
 import httpx
 import jwt
 import pytest
-from conftest import SECRET, World, hear, served, until
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from conftest import SECRET, World, end_of, hear, served, until
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from actors.local import LocalFleet
 from api.settings import load
 
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-
-
-async def end_of(socket: ClientConnection) -> tuple[int, str]:
-    """Reads to the end: the close code and reason that the server sent."""
-    with contextlib.suppress(ConnectionClosed):
-        async with asyncio.timeout(10):
-            while True:
-                await socket.recv()
-    assert socket.close_code is not None
-    return socket.close_code, socket.close_reason or ""
 
 
 async def closing(world: World, path: str, token: str | None, **query: object) -> tuple[int, str]:

