@@ -120,7 +120,7 @@ class Snapshot:
 
 
 class _Parked(msgspec.Struct):
-    call: int
+    claim: Claim
     future: asyncio.Future[Answer]
     until: float
 
@@ -171,7 +171,7 @@ class FleetClient:
         parked = self._parked.pop((robot_id, request_id), None)
         if parked is not None:
             parked.future.cancel()
-            self.execute(Withdraw(self._door, robot_id, parked.call))
+            self.execute(Withdraw(self._door, robot_id, parked.claim.call))
 
     # -- reads
 
@@ -234,9 +234,10 @@ class FleetClient:
         admitted = await self._rooms.registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
         outcomes: list[Any] = [_outcome(reply) for reply in admitted]
         ready = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
-        for index in ready:  # before the call: a grant may come by the outbox before its reply is read
-            self._park(claims[index], futures[index])
         full = [_admitted(claims[index], outcomes[index]) for index in ready]
+        for index, claim in zip(ready, full, strict=True):
+            # Before the call: a grant may come by the outbox before its reply is read.
+            self._park(claim, futures[index])
         replies = await self._rooms.job_store.execute(full) if full else []
         for index, reply in zip(ready, replies, strict=True):
             outcomes[index] = Batcher.WAIT if isinstance(reply, Parked) else _outcome(reply)
@@ -247,22 +248,36 @@ class FleetClient:
     def _park(self, claim: Claim, future: asyncio.Future[Answer]) -> None:
         """The fleet answers in time; should it have restarted and forgotten, the door answers itself."""
         until = asyncio.get_running_loop().time() + claim.wait_ms / 1_000 + RETRY_FOR_S
-        self._parked[claim.robot_id, claim.request_id] = _Parked(claim.call, future, until)
+        self._parked[claim.robot_id, claim.request_id] = _Parked(claim, future, until)
 
     async def _poll_outbox(self) -> None:
-        cursor = 0
+        epoch = cursor = 0
         while True:
             self._end_forgotten(asyncio.get_running_loop().time())
             try:
-                page = await self._rooms.job_store.outbox(self._door, cursor, self.limits.long_poll_ms)
+                page = await self._rooms.job_store.outbox(self._door, epoch, cursor, self.limits.long_poll_ms)
+                if page.epoch != epoch and epoch:
+                    await self._claim_again()
             except FleetError:
-                cursor = 0
                 continue
-            cursor = page.cursor
+            epoch, cursor = page.epoch, page.cursor
             for answer in page.answers:
                 self._resolve(answer)
             for robot_id, job_id in page.cancels:
                 self._on_cancel(robot_id, job_id)
+
+    async def _claim_again(self) -> None:
+        """The store lost sight of this door and dropped its claims: those that still wait go in again,
+        under their request ids, so that what was granted meanwhile is not granted twice."""
+        claims = [parked.claim for parked in self._parked.values()]
+        size = self.limits.max_batch
+        for batch in (claims[start : start + size] for start in range(0, len(claims), size)):
+            for claim, reply in zip(batch, await self._rooms.job_store.execute(batch), strict=True):
+                if not isinstance(reply, Parked):
+                    answer = (
+                        reply if isinstance(reply, Answer) else Answer(claim.robot_id, claim.request_id, [])
+                    )
+                    self._resolve(answer)
 
     def _resolve(self, answer: Answer) -> None:
         parked = self._parked.pop((answer.robot_id, answer.request_id), None)

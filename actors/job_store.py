@@ -62,14 +62,16 @@ class JobStoreRoom:
         await self._commit()
         return replies
 
-    async def outbox(self, door: str, cursor: int, wait_ms: int) -> Outbox:
-        """Grants for the claims that a door parked, by long poll; `cursor` confirms the last page."""
-        page = self._core.outbox(door, cursor, time.monotonic_ns())
-        if page.cursor == cursor and wait_ms > 0:
-            until_ns = time.monotonic_ns() + wait_ms * MS
-            while page.cursor == cursor and (rest_ns := until_ns - time.monotonic_ns()) > 0:
-                await asyncio.wait([self._changed], timeout=rest_ns / 1e9)
-                page = self._core.outbox(door, cursor, time.monotonic_ns())
+    async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox:
+        """Grants for the claims that a door parked, by long poll; `epoch` and `cursor` of the last page
+        confirm it."""
+        until_ns = time.monotonic_ns() + wait_ms * MS
+        page = self._core.outbox(door, epoch, cursor, time.monotonic_ns())
+        while (page.epoch, page.cursor) == (epoch, cursor) and (
+            rest_ns := until_ns - time.monotonic_ns()
+        ) > 0:
+            await asyncio.wait([self._changed], timeout=rest_ns / 1e9)
+            page = self._core.outbox(door, epoch, cursor, time.monotonic_ns())
         await self._commit()
         return page
 

@@ -22,6 +22,7 @@ from fleet.messages import (
     AdmitClaim,
     Beat,
     BeatReply,
+    CloseSession,
     DeleteRobot,
     GetRobot,
     OpenSession,
@@ -79,6 +80,8 @@ class RegistryRoom:
         match command:
             case OpenSession():
                 return self._core.open(command.robot_id, command.session)
+            case CloseSession():
+                return self._core.close(command.robot_id, command.session)
             case RegisterRobot():
                 return self._core.register(command.spec, command.session, now_ns, wall_ns)
             case UpdateRobot():

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
+from api.limits import InboundRate, Verdict
 from api.ports import Fleet
 from api.settings import Settings
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import FleetError
 from fleet.events import FEEDS
-from fleet.feed import Page
 
 log = logging.getLogger("fleetcast.hub")
 
@@ -23,21 +22,32 @@ PONG = text_frame(b"pong")
 class Watcher:
     """A monitoring socket and its place in a feed."""
 
-    __slots__ = ("blocked_since", "cursor", "feed", "ignored", "socket", "unsent")
+    __slots__ = ("_rate", "blocked_since", "cursor", "feed", "ignored", "socket", "unsent")
 
-    def __init__(self, socket: FleetSocket, feed: FeedHub) -> None:
+    def __init__(self, socket: FleetSocket, feed: FeedHub, rate: InboundRate) -> None:
         self.socket = socket
         self.feed = feed
         self.cursor = feed.head
         self.blocked_since = 0.0
         self.unsent = 0
         self.ignored = 0
+        self._rate = rate
+
+    def write(self, frames: bytes) -> None:
+        """Now, or never if the socket takes no byte for a while: see `FeedHub.sweep`."""
+        self.socket.write(frames)
+        if self.socket.blocked:
+            self.feed.note_blocked(self)
 
     def on_text(self, data: bytes) -> None:
-        if data == b"ping":
-            self.socket.write(PONG)
+        verdict = self._rate.judge(asyncio.get_running_loop().time())
+        if verdict is Verdict.CLOSE:
+            self.socket.close_with(1008, "too many messages a second")
+        elif verdict is Verdict.HEAR and data == b"ping":
+            self.write(PONG)
         else:
             self.ignored += 1
+            self.feed.ignored_messages += 1
 
     def on_binary(self) -> None:
         self.socket.close_with(1003, "this socket takes text only")
@@ -57,7 +67,7 @@ class FeedHub:
         self.current: bytes | None = None
         self.ready = asyncio.Event()
         self.slow_disconnects = 0
-        self.on_page: Callable[[Page], None] = lambda page: None
+        self.ignored_messages = 0
         self._settings = settings
         self._epoch = ""
         self._frames: list[bytes] = []
@@ -71,10 +81,16 @@ class FeedHub:
     def __len__(self) -> int:
         return len(self._watchers)
 
+    def listen(self, socket: FleetSocket) -> Watcher:
+        """Hears the socket; what it is told is its caller's."""
+        rate = InboundRate(self._settings.max_messages_per_s, self._settings.inbound_patience_s)
+        socket.listener = watcher = Watcher(socket, self, rate)
+        return watcher
+
     def add(self, socket: FleetSocket) -> Watcher:
-        watcher = Watcher(socket, self)
+        """Every event from now on goes to the socket."""
+        watcher = self.listen(socket)
         self._watchers.add(watcher)
-        socket.listener = watcher
         return watcher
 
     def remove(self, watcher: Watcher) -> None:
@@ -95,7 +111,6 @@ class FeedHub:
             self.current = page.current
             self.push(page.events)
             self.ready.set()
-            self.on_page(page)
 
     def push(self, events: list[bytes]) -> None:
         if not events:
@@ -153,19 +168,22 @@ class FeedHub:
         data = joined.get(cursor)
         if data is None:
             data = joined[cursor] = b"".join(self._frames[cursor - self.tail :])
-        watcher.socket.write(data)
+        watcher.write(data)
         watcher.cursor = self.head
-        if watcher.socket.blocked:
-            watcher.blocked_since = self._flushed_at
-            watcher.unsent = watcher.socket.unsent_bytes()
+
+    def note_blocked(self, watcher: Watcher) -> None:
+        """Its second to take a byte begins with the first write that the kernel did not take whole."""
+        if watcher not in self._blocked:
             self._blocked.add(watcher)
+            watcher.blocked_since = asyncio.get_running_loop().time()
+        watcher.unsent = watcher.socket.unsent_bytes()
 
     def _behind_bytes(self, watcher: Watcher) -> int:
         if watcher.cursor < self.tail:
             return MAX_BEHIND_BYTES + 1
         index = watcher.cursor - self.tail
-        held = self._bytes - (self._ends[index - 1] if index else self._ends[0]) if self._ends else 0
-        return held + watcher.socket.unsent_bytes()
+        pending = self._bytes - self._ends[index] + len(self._frames[index]) if index < len(self._ends) else 0
+        return pending + watcher.socket.unsent_bytes()
 
     def _drop(self, watcher: Watcher) -> None:
         self.slow_disconnects += 1

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections import Counter
 
 from api.hub import Hub, Watcher
 from api.websocket_protocol import text_frame
 from fleet.events import METRICS
+
+MAX_LABELS = 32
+OTHER = "other"
 
 
 class MetricsWheel:
@@ -18,16 +22,25 @@ class MetricsWheel:
         self._hub = hub
         self._heap: list[tuple[float, int, Watcher, float]] = []
         self._tie = itertools.count()
-        self._live: set[Watcher] = set()
+        self._live: dict[Watcher, str] = {}
+        self._labels: set[str] = set()
         self._task: asyncio.Task[None] | None = None
         self._earlier = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def add(self, watcher: Watcher, interval_s: float) -> None:
-        """The first snapshot goes out at once."""
-        self._live.add(watcher)
+    def environments(self) -> dict[str, int]:
+        """Watchers per `environment`."""
+        return dict(Counter(self._live.values()))
+
+    def add(self, watcher: Watcher, interval_s: float, environment: str) -> None:
+        """The first snapshot goes out at once. A client chooses the label, so only the first 32 are kept."""
+        if environment in self._labels or len(self._labels) < MAX_LABELS:
+            self._labels.add(environment)
+        else:
+            environment = OTHER
+        self._live[watcher] = environment
         self._send(watcher)
         due = asyncio.get_running_loop().time() + interval_s
         heapq.heappush(self._heap, (due, next(self._tie), watcher, interval_s))
@@ -36,7 +49,7 @@ class MetricsWheel:
 
     def remove(self, watcher: Watcher) -> None:
         """Its entry in the heap leaves when it is next due, at most 60 s later."""
-        self._live.discard(watcher)
+        self._live.pop(watcher, None)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -65,4 +78,4 @@ class MetricsWheel:
     def _send(self, watcher: Watcher) -> None:
         current = self._hub.feeds[METRICS].current
         if current is not None and not watcher.socket.blocked:
-            watcher.socket.write(text_frame(current))
+            watcher.write(text_frame(current))

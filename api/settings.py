@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     ping_interval_s: float = Field(20.0, alias="FLEETCAST_PING_INTERVAL_S", gt=0)
     ping_timeout_s: float = Field(10.0, alias="FLEETCAST_PING_TIMEOUT_S", gt=0)
     send_timeout_s: float = Field(1.0, alias="FLEETCAST_SEND_TIMEOUT_S", gt=0)
+    max_messages_per_s: float = Field(30.0, alias="FLEETCAST_MAX_MESSAGES_PER_S", gt=0)
+    inbound_patience_s: float = Field(3.0, alias="FLEETCAST_INBOUND_PATIENCE_S", gt=0)
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
     limits_json: dict[str, Any] = Field({}, alias="FLEETCAST_LIMITS")
 

@@ -123,10 +123,12 @@ class FleetSocket(WebSocketsSansIOProtocol):
         self.frames = []
         if self.close_sent:
             return
-        if self.curr_msg_data_type == "text":
+        if self.curr_msg_data_type != "text":
+            self.listener.on_binary()
+        elif _is_utf8(data):
             self.listener.on_text(bytes(data))
         else:
-            self.listener.on_binary()
+            self.close_with(1007, "text must be UTF-8")
 
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
@@ -141,6 +143,14 @@ class FleetSocket(WebSocketsSansIOProtocol):
             self.close_with(1001, "server shutdown")
         elif not self.close_sent:
             super().shutdown()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        str(data, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -11,9 +11,9 @@ import msgspec
 class Page(msgspec.Struct, frozen=True):
     """Events [offset - len(events), offset) of a feed; read on from `offset`.
 
-    `recovered` is false when the reader's place was lost: it then stands at the head, with a hole
-    before it that it must tell its own readers about. `current` is the feed's present state (for
-    those that have one), valid at `offset`."""
+    `recovered` is false when the reader's place was lost: the events are then the oldest that are kept,
+    with a hole before them that it must tell its own readers about. `current` is the feed's present
+    state, for those that have one."""
 
     epoch: str
     offset: int
@@ -88,13 +88,9 @@ class Feed:
         """At most `limit` events from `offset`. An empty `epoch` asks for the head."""
         if not epoch:
             return Page(self.epoch, self.head, [], True, self.current)
-        if epoch != self.epoch or not self.tail <= offset <= self.head:
-            return Page(self.epoch, self.head, [], False, self.current)
-        skip = offset - self.tail
-        if skip == 0 and len(self._events) <= limit:
-            events = list(self._events)
-        else:
-            # A deque is slow in its middle: walk from the near end, where live readers are.
-            count = min(limit, self.head - offset)
-            events = [self._events[index] for index in range(skip, skip + count)]
-        return Page(self.epoch, offset + len(events), events, True, self.current)
+        recovered = epoch == self.epoch and self.tail <= offset <= self.head
+        offset = offset if recovered else self.tail
+        # A deque is slow in its middle, so indexing it pays near its ends only, where live readers are.
+        skip, count = offset - self.tail, min(limit, self.head - offset)
+        events = [self._events[index] for index in range(skip, skip + count)]
+        return Page(self.epoch, offset + count, events, recovered, self.current)

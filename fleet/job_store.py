@@ -70,9 +70,10 @@ class _Entry(msgspec.Struct):
 
 
 class _Door(msgspec.Struct):
-    """Answers that wait to be polled; what a poll has confirmed is dropped."""
+    """Answers that wait to be polled; what a poll of the same epoch has confirmed is dropped."""
 
     seen_ns: int
+    epoch: int
     first: int = 0
     items: deque[Answer | tuple[str, str]] = msgspec.field(default_factory=deque)
 
@@ -90,6 +91,7 @@ class JobStore:
         self._waiting = WaitingClaims()
         self._scheduled: list[tuple[int, str]] = []
         self._deadlines: list[tuple[int, int, str]] = []
+        self._wait_ends: list[tuple[int, int, Waiting]] = []
         self._tie = itertools.count()
         self._held: dict[str, set[str]] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
@@ -222,7 +224,7 @@ class JobStore:
     def claim(self, claim: Claim, now_ns: int, wall_ns: int) -> Answer | Parked:
         """Grants at once what fits, else parks the claim for `wait_ms`. A repeated request id gets its
         first answer; a new one replaces the robot's parked claim."""
-        self._doors.setdefault(claim.door, _Door(now_ns)).seen_ns = now_ns
+        self._door(claim.door, now_ns)
         repeated = self._first_answer(claim)
         if repeated is not None:
             return repeated
@@ -233,15 +235,34 @@ class JobStore:
         if parked is not None and parked.claim.request_id != claim.request_id:
             self._post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
         since = parked.since_ns if parked else now_ns
-        self._waiting.park(Waiting(claim, since, now_ns + claim.wait_ms * MS))
+        waiting = Waiting(claim, since, now_ns + claim.wait_ms * MS)
+        self._waiting.park(waiting)
         self._match(now_ns, wall_ns, asking=claim)
-        return self._first_answer(claim) or self._settle(claim)
+        return self._first_answer(claim) or self._settle(waiting)
 
-    def _settle(self, claim: Claim) -> Answer | Parked:
+    def _settle(self, waiting: Waiting) -> Answer | Parked:
+        claim = waiting.claim
         if claim.wait_ms > 0:
+            self._remember_end(waiting)
             return Parked(claim.request_id)
         self._waiting.remove(claim.robot_id)
         return Answer(claim.robot_id, claim.request_id, [])
+
+    def _remember_end(self, waiting: Waiting) -> None:
+        """Claims that ended early leave their entry behind; it goes in bulk once most are such."""
+        heapq.heappush(self._wait_ends, (waiting.until_ns, next(self._tie), waiting))
+        if len(self._wait_ends) > 1_024 + 2 * len(self._waiting):
+            live = [end for end in self._wait_ends if self._waiting.get(end[2].claim.robot_id) is end[2]]
+            heapq.heapify(live)
+            self._wait_ends = live
+
+    def _door(self, name: str, now_ns: int) -> _Door:
+        """A door that was not heard for `door_timeout_ms`, or never, starts a new epoch."""
+        door = self._doors.get(name)
+        if door is None:
+            door = self._doors[name] = _Door(now_ns, self._rng.getrandbits(53))
+        door.seen_ns = now_ns
+        return door
 
     def withdraw(self, command: Withdraw) -> None:
         """The robot is gone: its parked claim ends without an answer."""
@@ -251,17 +272,16 @@ class JobStore:
         if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
             self._waiting.remove(command.robot_id)
 
-    def outbox(self, door: str, cursor: int, now_ns: int) -> Outbox:
-        """What the door has not seen; `cursor` confirms what it has."""
-        box = self._doors.setdefault(door, _Door(now_ns))
-        box.seen_ns = now_ns
-        while box.items and box.first < cursor:
+    def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
+        """What the door has not seen; `cursor` confirms what it has, if `epoch` is still the same."""
+        box = self._door(door, now_ns)
+        while epoch == box.epoch and box.items and box.first < cursor:
             box.items.popleft()
             box.first += 1
         items = list(itertools.islice(box.items, self._limits.max_batch))
         answers = [item for item in items if isinstance(item, Answer)]
         cancels = [item for item in items if isinstance(item, tuple)]
-        return Outbox(box.first + len(items), answers, cancels)
+        return Outbox(box.epoch, box.first + len(items), answers, cancels)
 
     # -- the passing of time
 
@@ -297,14 +317,16 @@ class JobStore:
 
     def _end_waits(self, now_ns: int) -> None:
         silent_ns = now_ns - self._limits.door_timeout_ms * MS
-        for name, door in list(self._doors.items()):
-            if door.seen_ns < silent_ns:
-                del self._doors[name]
-        for waiting in self._waiting.all():
+        silent = {name for name, door in self._doors.items() if door.seen_ns < silent_ns}
+        for name in silent:
+            del self._doors[name]
+        for waiting in self._waiting.all() if silent else ():
+            if waiting.claim.door in silent:
+                self._waiting.remove(waiting.claim.robot_id)
+        while self._wait_ends and self._wait_ends[0][0] <= now_ns:
+            waiting = heapq.heappop(self._wait_ends)[2]
             claim = waiting.claim
-            if claim.door not in self._doors:
-                self._waiting.remove(claim.robot_id)
-            elif waiting.until_ns <= now_ns:
+            if self._waiting.get(claim.robot_id) is waiting:
                 self._waiting.remove(claim.robot_id)
                 self._post(claim.door, Answer(claim.robot_id, claim.request_id, []))
 
@@ -489,10 +511,6 @@ class JobStore:
         if entry is None:
             raise NotFound(f"no job {job_id}")
         return entry
-
-
-def _holds(entry: _Entry, robot_id: str, token: int) -> bool:
-    return entry.job.status in ACTIVE and entry.job.robot_id == robot_id and entry.token == token
 
 
 def _deadlines(entry: _Entry) -> list[tuple[int, JobEvent]]:

@@ -150,8 +150,10 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 class Outbox(msgspec.Struct, frozen=True):
-    """A page of a door's answers; poll again with `cursor`. `cancels` are (robot, job) pairs."""
+    """A page of a door's answers; poll again with `epoch` and `cursor`. `cancels` are (robot, job) pairs.
+    Another epoch than before means that the store lost sight of the door, and with it the door's claims."""
 
+    epoch: int
     cursor: int
     answers: list[Answer]
     cancels: list[tuple[str, str]]
@@ -343,6 +345,11 @@ class OpenSession(msgspec.Struct, frozen=True):
     session: str
 
 
+class CloseSession(msgspec.Struct, frozen=True):
+    robot_id: str
+    session: str
+
+
 class RegisterRobot(msgspec.Struct, frozen=True):
     spec: RobotSpec
     session: str = ""
@@ -375,7 +382,14 @@ class GetRobot(msgspec.Struct, frozen=True):
 
 
 RegistryCommand = (
-    OpenSession | RegisterRobot | UpdateRobot | AdmitClaim | SetRobotStatus | DeleteRobot | GetRobot
+    OpenSession
+    | CloseSession
+    | RegisterRobot
+    | UpdateRobot
+    | AdmitClaim
+    | SetRobotStatus
+    | DeleteRobot
+    | GetRobot
 )
 
 

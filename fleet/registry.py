@@ -56,14 +56,21 @@ class RobotRegistry:
         self._sessions[robot_id] = session
         return Opened(self._limits.heartbeat_interval_ms, robot_id in self._robots)
 
+    def close(self, robot_id: str, session: str) -> None:
+        """That socket closed. The robot is offline when its heartbeats stay away, not before."""
+        if self._sessions.get(robot_id) == session:
+            del self._sessions[robot_id]
+
     def register(self, spec: RobotSpec, session: str, now_ns: int, wall_ns: int) -> Robot:
         """Adds the robot or replaces what it says of itself; sending it twice changes nothing more."""
-        if session and self._sessions.get(spec.robot_id) != session:
+        if self._superseded(spec.robot_id, session):
             raise Conflict(f"a newer connection of {spec.robot_id} took over", "superseded")
         entry = self._robots.get(spec.robot_id)
+        if entry is None and len(self._robots) >= self._limits.max_robots:
+            raise Busy(f"the registry holds its limit of {self._limits.max_robots} robots", "full", 5.0)
+        if session:
+            self._sessions[spec.robot_id] = session
         if entry is None:
-            if len(self._robots) >= self._limits.max_robots:
-                raise Busy(f"the registry holds its limit of {self._limits.max_robots} robots", "full", 5.0)
             now = rfc3339(wall_ns)
             entry = _Entry(spec, now, now_ns, now)
             self._robots[spec.robot_id] = entry
@@ -82,7 +89,7 @@ class RobotRegistry:
         entry = self._robots.get(beat.robot_id)
         if entry is None:
             return BeatReply(refused="not_found")
-        if beat.session and self._sessions.get(beat.robot_id) != beat.session:
+        if self._superseded(beat.robot_id, beat.session):
             return BeatReply(refused="superseded")
         before = entry.status()
         entry.beat = beat
@@ -164,6 +171,10 @@ class RobotRegistry:
     def counts(self) -> RobotCounts:
         idle, busy = self._counts[RobotStatus.IDLE], self._counts[RobotStatus.BUSY]
         return RobotCounts(len(self._robots), idle + busy, idle, busy, self._counts[RobotStatus.OFFLINE])
+
+    def _superseded(self, robot_id: str, session: str) -> bool:
+        """A session that nobody opened is believed: after a restart the robot's socket still stands."""
+        return bool(session) and self._sessions.get(robot_id, session) != session
 
     def _watch(self, robot_id: str, seen_ns: int) -> None:
         if robot_id not in self._watched:

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -21,8 +23,17 @@ from api.auth import mint
 from api.main import DoorServer
 from api.settings import load
 
+# The same examples every time; `make test-long` looks further.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.load_profile("same")
 SECRET = secrets.token_hex(32)
 QUICK = {"heartbeat_interval_ms": 200, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
+
+
+def search_further(machine: type[RuleBasedStateMachine]) -> None:
+    """New examples every time; a failure prints how to have them again."""
+    more = settings(max_examples=1_500, stateful_step_count=60, derandomize=False, print_blob=True)
+    run_state_machine_as_test(machine, settings=more)  # type: ignore[no-untyped-call]
 
 
 class World:

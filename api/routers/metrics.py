@@ -30,14 +30,21 @@ async def fleet(request: Request) -> Response:
 
 
 async def connections(request: Request) -> Response:
-    """Of this process: open sockets per endpoint, and watchers that were dropped for being slow."""
+    """Of this process: open sockets per endpoint, metrics watchers per `environment`, watchers that were
+    dropped for being slow, and messages of watchers that nobody asked for."""
     door: Door = request.app.state.door
     door.principal(request).need("viewer")
     feeds = door.hub.feeds
     sockets = {name: len(feed) for name, feed in feeds.items()}
     sockets |= {METRICS: len(door.wheel), "robots": len(door.sessions)}
-    slow = sum(feed.slow_disconnects for feed in feeds.values())
-    return answer({"connections": sockets, "slow_disconnects": slow})
+    return answer(
+        {
+            "connections": sockets,
+            "environments": door.wheel.environments(),
+            "slow_disconnects": sum(feed.slow_disconnects for feed in feeds.values()),
+            "ignored_messages": sum(feed.ignored_messages for feed in feeds.values()),
+        }
+    )
 
 
 async def live(request: Request) -> Response:

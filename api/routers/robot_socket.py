@@ -23,12 +23,14 @@ from fleet.messages import (
     Beat,
     CancelJob,
     ClaimJobs,
+    CloseSession,
     Complete,
     Drain,
     Error,
     Fail,
     Heartbeat,
     HeartbeatAnswer,
+    Id,
     Obeyed,
     OpenSession,
     Progress,
@@ -196,6 +198,7 @@ class RobotSession:
         self._closed = True
         for request_id in self._claims:
             self._fleet.withdraw(self.robot_id, request_id)
+        self._fleet.administer(CloseSession(self.robot_id, self.session))
 
 
 def report_of(message: RobotMessage, robot_id: str) -> Report:
@@ -233,8 +236,10 @@ async def robot_socket(websocket: WebSocket) -> None:
         return
     socket, principal = admitted
     try:
-        principal.act_as(robot_id)
+        principal.act_as(msgspec.convert(robot_id, Id))
         await _serve(websocket, door, socket, RobotSession(door, socket, robot_id))
+    except msgspec.ValidationError:
+        await websocket.close(1008, "robot_id must match [A-Za-z0-9_.:-]{1,64}")
     except Forbidden as error:
         await websocket.close(1008, error.detail)
     finally:

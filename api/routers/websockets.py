@@ -11,7 +11,8 @@ from starlette.websockets import WebSocket
 
 from api.auth import Principal, Unauthenticated
 from api.door import Door
-from api.hub import FeedHub, Watcher
+from api.hub import FeedHub
+from api.limits import may_come_from
 from api.websocket_protocol import EXTENSION, FleetSocket, text_frame
 from fleet.events import LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
 from fleet.wall_time import rfc3339
@@ -22,8 +23,7 @@ _ENVIRONMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principal] | None:
     """Accepts, then closes 4001 if the token is bad: a close before accept reaches a client as HTTP
     403 without a code, and its "do not reconnect on 4001" would never fire."""
-    origin = websocket.headers.get("origin")
-    if origin is not None and not _same_origin(origin, websocket, door):
+    if not may_come_from(websocket, door.settings.allowed_origins):
         await websocket.close()
         return None
     try:
@@ -36,11 +36,6 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
     socket: FleetSocket = websocket.scope["extensions"][EXTENSION]
     door.expiry.watch(socket, principal)
     return socket, principal
-
-
-def _same_origin(origin: str, websocket: WebSocket, door: Door) -> bool:
-    host = websocket.headers.get("host", "")
-    return origin in (f"http://{host}", f"https://{host}", *door.settings.allowed_origins)
 
 
 async def until_closed(websocket: WebSocket) -> None:
@@ -91,13 +86,12 @@ async def metrics_stream(websocket: WebSocket) -> None:
         return
     socket, _ = admitted
     try:
-        interval_s, fault = _stream_parameters(websocket)
+        interval_s, environment, fault = _stream_parameters(websocket)
         if fault:
             await websocket.close(1008, fault)
             return
-        watcher = Watcher(socket, door.hub.feeds[METRICS])
-        socket.listener = watcher
-        door.wheel.add(watcher, interval_s)
+        watcher = door.hub.feeds[METRICS].listen(socket)
+        door.wheel.add(watcher, interval_s, environment)
         try:
             await until_closed(websocket)
         finally:
@@ -106,16 +100,16 @@ async def metrics_stream(websocket: WebSocket) -> None:
         door.expiry.forget(socket)
 
 
-def _stream_parameters(websocket: WebSocket) -> tuple[int, str]:
-    """(interval in seconds, "") or (0, what is wrong, naming the parameter)."""
+def _stream_parameters(websocket: WebSocket) -> tuple[int, str, str]:
+    """(interval in seconds, environment, ""), or (0, "", what is wrong, naming the parameter)."""
     intervals = websocket.query_params.getlist("interval") or ["5"]
     text = intervals[0]
     if len(intervals) != 1 or not re.fullmatch(r"[0-9]{1,2}", text, re.ASCII) or not 1 <= int(text) <= 60:
-        return 0, "interval must be a whole number from 1 to 60"
+        return 0, "", "interval must be a whole number from 1 to 60"
     environments = websocket.query_params.getlist("environment") or ["development"]
     if len(environments) != 1 or not _ENVIRONMENT.fullmatch(environments[0]):
-        return 0, "environment must match [A-Za-z0-9_.-]{1,64}"
-    return int(text), ""
+        return 0, "", "environment must match [A-Za-z0-9_.-]{1,64}"
+    return int(text), environments[0], ""
 
 
 routes = [

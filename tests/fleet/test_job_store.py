@@ -67,7 +67,7 @@ class World:
         return token
 
     def answers(self, door: str = "d") -> list[tuple[str, list[str]]]:
-        page = self.store.outbox(door, 0, self.now_ns)
+        page = self.store.outbox(door, 0, 0, self.now_ns)
         return [(a.robot_id, [grant.job.job_id for grant in a.grants]) for a in page.answers]
 
 
@@ -142,7 +142,7 @@ def test_a_complete_that_beats_the_cancel_wins(world: World) -> None:
 def test_a_robot_that_obeys_a_cancel_ends_the_job(world: World) -> None:
     token = world.running()
     world.store.cancel("j", *world.clock)
-    assert world.store.outbox("d", 0, world.now_ns).cancels == [("r", "j")]
+    assert world.store.outbox("d", 0, 0, world.now_ns).cancels == [("r", "j")]
     assert world.store.beats(Beats("r", [JobToken("j", token)]), world.now_ns) == ["j"]
     assert world.say(E.CANCELLED, token).status == "cancelled"
 
@@ -192,9 +192,9 @@ def test_a_heartbeat_that_names_the_job_extends_its_lease(world: World) -> None:
 def test_a_job_past_its_timeout_ends_failed_with_that_reason(world: World) -> None:
     world.running(timeout_s=2)
     world.after(1_999)
-    assert world.store.outbox("d", 0, world.now_ns).cancels == []
+    assert world.store.outbox("d", 0, 0, world.now_ns).cancels == []
     world.after(1)
-    assert world.store.outbox("d", 0, world.now_ns).cancels == [("r", "j")]
+    assert world.store.outbox("d", 0, 0, world.now_ns).cancels == [("r", "j")]
     assert world.store.get("j").status == "running"
     world.after(10_000)
     job = world.store.get("j")
@@ -287,7 +287,7 @@ def test_a_silent_door_loses_its_claims_after_five_seconds(world: World) -> None
     world.ask("kept", wait_ms=30_000, door="heard")
     world.ask("lost", wait_ms=30_000, door="silent")
     world.after(5_000)
-    world.store.outbox("heard", 0, world.now_ns)
+    world.store.outbox("heard", 0, 0, world.now_ns)
     world.submit("a")
     assert world.store.get("a").robot_id == "kept"
     world.after(1)
@@ -316,10 +316,23 @@ def test_a_wait_ends_with_an_empty_answer(world: World) -> None:
 def test_what_a_door_confirms_it_does_not_see_again(world: World) -> None:
     world.ask(wait_ms=1_000)
     world.after(1_000)
-    page = world.store.outbox("d", 0, world.now_ns)
+    page = world.store.outbox("d", 0, 0, world.now_ns)
     assert len(page.answers) == 1
-    assert world.store.outbox("d", 0, world.now_ns) == page
-    assert world.store.outbox("d", page.cursor, world.now_ns).answers == []
+    assert world.store.outbox("d", 0, 0, world.now_ns) == page
+    assert world.store.outbox("d", page.epoch, page.cursor, world.now_ns).answers == []
+
+
+def test_a_door_that_comes_back_learns_it_by_the_epoch_and_misses_no_answer(world: World) -> None:
+    """Its old cursor means nothing to the new numbering."""
+    world.ask("one", wait_ms=1_000)
+    world.after(1_000)
+    before = world.store.outbox("d", 0, 0, world.now_ns)
+    world.after(5_001)
+    world.ask("two", wait_ms=1_000)
+    world.after(1_000)
+    after = world.store.outbox("d", before.epoch, before.cursor, world.now_ns)
+    assert after.epoch != before.epoch
+    assert [answer.robot_id for answer in after.answers] == ["two"]
 
 
 def test_the_bound_of_the_queue_refuses_all_or_nothing() -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+from conftest import search_further
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -65,6 +66,9 @@ class RegistryMachine(RuleBasedStateMachine):
             "timestamp": rfc3339(self.wall_ns),
         }
 
+    def superseded(self, robot_id: str, session: str) -> bool:
+        return session != "" and self.sessions.get(robot_id, session) != session
+
     def heard(self) -> list[dict[str, object]]:
         return [json.loads(event) for event in self.registry.take_events()]
 
@@ -80,6 +84,14 @@ class RegistryMachine(RuleBasedStateMachine):
         assert opened.heartbeat_ms == LIMITS.heartbeat_interval_ms
         assert opened.known == (robot_id in self.known)
 
+    @rule(robot_id=ROBOTS, old=st.booleans())
+    def close(self, robot_id: str, old: bool) -> None:
+        """Only the socket that holds the session ends it."""
+        session = "s0" if old else self.sessions.get(robot_id, "s0")
+        self.registry.close(robot_id, session)
+        if self.sessions.get(robot_id) == session:
+            del self.sessions[robot_id]
+
     @rule(
         robot_id=ROBOTS,
         session=st.sampled_from(["none", "current", "old"]),
@@ -89,7 +101,7 @@ class RegistryMachine(RuleBasedStateMachine):
     def register(self, robot_id: str, session: str, environment: str, slots: int) -> None:
         spec = RobotSpec(robot_id=robot_id, environment=environment, max_concurrent_jobs=slots)
         named = {"none": "", "current": self.sessions.get(robot_id, ""), "old": "s0"}[session]
-        if session == "old":
+        if self.superseded(robot_id, named):
             with pytest.raises(Conflict) as refused:
                 self.registry.register(spec, named, self.now_ns, self.wall_ns)
             assert refused.value.code == "superseded"
@@ -99,6 +111,8 @@ class RegistryMachine(RuleBasedStateMachine):
             with pytest.raises(Busy):
                 self.registry.register(spec, named, self.now_ns, self.wall_ns)
             return
+        if named:
+            self.sessions[robot_id] = named
         new = robot_id not in self.known
         known = self.known.setdefault(robot_id, Known(spec, self.now_ns))
         known.spec = spec
@@ -119,7 +133,7 @@ class RegistryMachine(RuleBasedStateMachine):
         beat = Beat(robot_id, status, cpu, memory, [f"j{n}" for n in range(jobs)], named)
         [reply] = self.registry.heartbeats([beat], self.now_ns, self.wall_ns)
         known = self.known.get(robot_id)
-        if known is None or session == "old":
+        if known is None or self.superseded(robot_id, named):
             assert reply.refused == ("superseded" if known else "not_found")
             assert self.heard() == []
             return
@@ -239,9 +253,12 @@ class RegistryMachine(RuleBasedStateMachine):
 
 
 TestARegistryAgreesWithANaiveModel = RegistryMachine.TestCase
-TestARegistryAgreesWithANaiveModel.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, database=None
-)
+TestARegistryAgreesWithANaiveModel.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+@pytest.mark.long
+def test_a_registry_agrees_with_its_model_on_many_more_examples() -> None:
+    search_further(RegistryMachine)
 
 
 def test_the_offline_event_carries_the_last_cpu_and_memory() -> None:

@@ -14,7 +14,7 @@ from fleet.retry import backoff_ns
 from fleet.wait_window import WaitWindow
 from fleet.wall_time import NS_PER_DAY, day_of, rfc3339, wall_ns_of
 
-quick = settings(max_examples=100, deadline=None, database=None)
+quick = settings(max_examples=100)
 
 
 @quick
