@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from fleet.errors import Busy, Unavailable
+from fleet import errors
+from fleet.errors import Busy, FleetError, Unavailable
+from fleet.messages import Refusal
+
+log = logging.getLogger("fleetcast.batching")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """The reply to the one command of a batch that failed; the others are not its victims."""
+    if isinstance(error, FleetError):
+        return Refusal(type(error).__name__, error.detail, error.code, error.retry_after_s)
+    log.error("a command failed", exc_info=error)
+    return Refusal("Unavailable", "the fleet failed on this request", "failed")
+
+
+def outcome_of(reply: Any) -> Any:
+    """The inverse: a refusal becomes the error that it names; everything else stays."""
+    if not isinstance(reply, Refusal):
+        return reply
+    kind: type[FleetError] = getattr(errors, reply.kind)
+    return kind(reply.detail, reply.code, reply.retry_after_s)
 
 
 class Batcher(Generic[Item, Result]):

@@ -47,14 +47,12 @@ class Broadcaster:
 
 
 class MetricsBroadcaster(Broadcaster):
-    """Takes the snapshot itself, once a second, for all doors."""
+    """Takes the snapshot itself, every `refresh_ms`, for all doors."""
 
-    def __init__(
-        self, limits: Limits, snapshot: Callable[[], Awaitable[FleetMetrics]], period_s: float = 1.0
-    ) -> None:
+    def __init__(self, limits: Limits, snapshot: Callable[[], Awaitable[FleetMetrics]]) -> None:
         super().__init__(limits)
         self._snapshot = snapshot
-        self._period_s = period_s
+        self._period_s = limits.refresh_ms / 1_000
         self._seq = 0
         self._run = asyncio.get_running_loop().create_task(self._poll())
 

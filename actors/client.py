@@ -12,15 +12,15 @@ import msgspec
 import ray
 import ray.exceptions
 
-from actors.batching import Batcher
+from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
-from fleet import errors
 from fleet.errors import FleetError, Unavailable
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job
+from fleet.keys import KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
@@ -32,7 +32,6 @@ from fleet.messages import (
     HeartbeatAnswer,
     JobToken,
     Parked,
-    Refusal,
     RegistryCommand,
     Withdraw,
 )
@@ -110,13 +109,10 @@ class Snapshot:
         self._job_store = job_store
         self._registry = registry
         self._version = version
-        self._began: float | None = None
 
     async def __call__(self) -> FleetMetrics:
-        now = asyncio.get_running_loop().time()
-        self._began = now if self._began is None else self._began
         jobs, robots = await asyncio.gather(self._job_store.counts(), self._registry.counts())
-        return fleet_metrics(robots, jobs, int(now - self._began), self._version)
+        return fleet_metrics(robots, jobs, self._version)
 
 
 class _Parked(msgspec.Struct):
@@ -192,6 +188,9 @@ class FleetClient:
     ) -> tuple[list[Robot], int]:
         return await self._rooms.registry.page(status, environment, limit, offset)
 
+    async def keys(self) -> list[KeyRecord]:
+        return await self._rooms.registry.keys()
+
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()
 
@@ -205,10 +204,10 @@ class FleetClient:
     # -- one call per batch
 
     async def _send_commands(self, commands: Sequence[Command], _: Any) -> Sequence[Any]:
-        return [_outcome(reply) for reply in await self._rooms.job_store.execute(commands)]
+        return [outcome_of(reply) for reply in await self._rooms.job_store.execute(commands)]
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
-        return [_outcome(reply) for reply in await self._rooms.registry.execute(commands)]
+        return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
 
     async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
         replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
@@ -232,7 +231,7 @@ class FleetClient:
         self, claims: Sequence[Claim], futures: Sequence[asyncio.Future[Answer]]
     ) -> Sequence[Any]:
         admitted = await self._rooms.registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
-        outcomes: list[Any] = [_outcome(reply) for reply in admitted]
+        outcomes: list[Any] = [outcome_of(reply) for reply in admitted]
         ready = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
         full = [_admitted(claims[index], outcomes[index]) for index in ready]
         for index, claim in zip(ready, full, strict=True):
@@ -240,7 +239,7 @@ class FleetClient:
             self._park(claim, futures[index])
         replies = await self._rooms.job_store.execute(full) if full else []
         for index, reply in zip(ready, replies, strict=True):
-            outcomes[index] = Batcher.WAIT if isinstance(reply, Parked) else _outcome(reply)
+            outcomes[index] = Batcher.WAIT if isinstance(reply, Parked) else outcome_of(reply)
             if not isinstance(reply, Parked):
                 self._parked.pop((claims[index].robot_id, claims[index].request_id), None)
         return outcomes
@@ -297,11 +296,3 @@ def _admitted(claim: Claim, admitted: Any) -> Claim:
         environment=admitted.environment,
         max_concurrent_jobs=admitted.max_concurrent_jobs,
     )
-
-
-def _outcome(reply: Any) -> Any:
-    """A refusal becomes the error that it names; everything else stays."""
-    if not isinstance(reply, Refusal):
-        return reply
-    kind: type[FleetError] = getattr(errors, reply.kind)
-    return kind(reply.detail, reply.code, reply.retry_after_s)

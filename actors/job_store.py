@@ -11,28 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from actors.journal import MemoryJournal
+import msgspec
+
+from actors.batching import refusal_of
+from actors.journal import MemoryJournal, commit
 from actors.publisher import Publisher, Publishes
-from fleet.errors import FleetError
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
 from fleet.job import Job
-from fleet.job_store import Fact, JobStore
-from fleet.limits import MS, Limits
+from fleet.job_store import Announcement, Fact, JobStore
+from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
+    Announce,
     Beats,
     Cancel,
     Claim,
     Command,
     Get,
+    Held,
     JobCounts,
     Outbox,
-    Refusal,
     Report,
     Retry,
     Submit,
@@ -52,6 +54,8 @@ class JobStoreRoom:
         self._depths = Publisher(queue_metrics, limits)
         self._depth: int | None = None
         self._depth_ns = 0
+        self._posted = 0
+        self._began_ns = time.monotonic_ns()
         self._changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._run = asyncio.get_running_loop().create_task(self._tick())
 
@@ -83,13 +87,16 @@ class JobStoreRoom:
         return found
 
     async def counts(self) -> JobCounts:
-        return self._core.counts(time.monotonic_ns(), time.time_ns())
+        now_ns = time.monotonic_ns()
+        counts = self._core.counts(now_ns, time.time_ns())
+        await self._commit()
+        return msgspec.structs.replace(counts, up_s=(now_ns - self._began_ns) // SECOND)
 
     def _one(self, command: Command, now_ns: int, wall_ns: int) -> Any:
         try:
             return self._decide(command, now_ns, wall_ns)
-        except FleetError as error:
-            return Refusal(type(error).__name__, error.detail, error.code, error.retry_after_s)
+        except Exception as error:
+            return refusal_of(error)
 
     def _decide(self, command: Command, now_ns: int, wall_ns: int) -> Any:
         match command:
@@ -105,44 +112,52 @@ class JobStoreRoom:
                 return self._core.retry(command, now_ns, wall_ns)
             case Get():
                 return self._core.get(command.job_id)
+            case Held():
+                return self._core.held(command.robot_id)
+            case Announce():
+                return self._core.announce(command, wall_ns)
             case Cancel():
                 return self._core.cancel(command.job_id, now_ns, wall_ns)
             case Withdraw():
                 return self._core.withdraw(command)
 
     async def _commit(self) -> None:
-        """Every reply that saw a fact waits here until that fact is safe. A failed commit ends the
-        process: carrying on would promise what was not written."""
-        try:
-            await self._journal.committed(self._journal.append(self._core.take_facts()))
-        except Exception:
-            log.critical("the journal failed; this actor exits", exc_info=True)
-            os._exit(1)
-        self._changed.set_result(None)
-        self._changed = asyncio.get_running_loop().create_future()
+        """Every reply that saw a fact waits here until that fact is safe."""
+        await commit(self._journal, self._core.take_facts())
+        if self._posted != self._core.posted:
+            self._posted = self._core.posted
+            self._changed.set_result(None)
+            self._changed = asyncio.get_running_loop().create_future()
 
-    def _announce(self, facts: Sequence[Fact]) -> None:
-        self._events.publish(
-            [
-                encode(JobStatusChanged(fact.job.job_id, fact.job.status, fact.at))
-                for fact in facts
-                if fact.announced
-            ]
-        )
+    def _announce(self, facts: Sequence[Fact | Announcement]) -> None:
+        changes = [change for fact in facts if (change := _status_change(fact))]
+        self._events.publish([encode(change) for change in changes])
 
     async def _tick(self) -> None:
         while True:
             now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
-            self._core.tick(now_ns, wall_ns)
+            try:
+                self._core.tick(now_ns, wall_ns)
+            except Exception:
+                log.exception("a tick failed; the next goes on")
             await self._commit()
             self._publish_depth(now_ns, wall_ns)
             await asyncio.sleep(self._limits.tick_ms / 1_000)
 
     def _publish_depth(self, now_ns: int, wall_ns: int) -> None:
-        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back."""
+        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back. Without
+        a change the state alone is told again, for a broadcaster that restarted."""
         depth = self._core.depth()
-        if depth == self._depth or now_ns - self._depth_ns < self._limits.depth_interval_ms * MS:
+        changed = depth != self._depth
+        pause_ms = self._limits.depth_interval_ms if changed else self._limits.refresh_ms
+        if now_ns - self._depth_ns < pause_ms * MS:
             return
         self._depth, self._depth_ns = depth, now_ns
         event = encode(QueueDepthChanged(depth, rfc3339(wall_ns)))
-        self._depths.publish([event], event)
+        self._depths.publish([event] if changed else [], event)
+
+
+def _status_change(fact: Fact | Announcement) -> JobStatusChanged | None:
+    if isinstance(fact, Announcement):
+        return JobStatusChanged(fact.job_id, fact.status, fact.at)
+    return JobStatusChanged(fact.job.job_id, fact.job.status, fact.at) if fact.announced else None

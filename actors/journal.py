@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+log = logging.getLogger("fleetcast.journal")
 
 
 class Journal(Protocol):
     """Written by one room. `append` is synchronous, so that deciding and recording know no await;
-    `committed` returns once everything up to that number is safe, and raises if it never will be."""
+    `committed` returns once everything up to that number is safe, and raises if it never will be. Those
+    who wait go on in the order in which they came."""
 
     def append(self, records: Sequence[Any]) -> int: ...
 
@@ -30,3 +35,13 @@ class MemoryJournal:
 
     async def committed(self, number: int) -> None:
         return None
+
+
+async def commit(journal: Journal, records: Sequence[Any]) -> None:
+    """Returns when all that was decided so far is safe. A failed commit ends the process: carrying on
+    would promise what was not written."""
+    try:
+        await journal.committed(journal.append(records))
+    except Exception:
+        log.critical("the journal failed; this actor exits", exc_info=True)
+        os._exit(1)

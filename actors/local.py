@@ -8,7 +8,7 @@ from actors.broadcaster import Broadcaster, MetricsBroadcaster
 from actors.client import FleetClient, Rooms, Snapshot
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
-from fleet.events import FEEDS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
+from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 
@@ -16,7 +16,7 @@ def local_rooms(limits: Limits, version: str = "") -> Rooms:
     """Needs a running event loop."""
     feeds = {name: Broadcaster(limits) for name in FEEDS if name != METRICS}
     job_store = JobStoreRoom(limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS])
-    registry = RegistryRoom(limits, feeds[ROBOT_STATUS])
+    registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS])
     metrics = MetricsBroadcaster(limits, Snapshot(job_store, registry, version))
     return Rooms(job_store, registry, {**feeds, METRICS: metrics})
 

@@ -29,20 +29,23 @@ class Publisher:
         self._seq = 0
         self._backlog: deque[bytes] = deque()
         self._current: bytes | None = None
+        self._untold = False
         self._runner: asyncio.Task[None] | None = None
 
     def publish(self, events: Sequence[bytes], current: bytes | None = None) -> None:
+        """`current` is the feed's state after these events, which may be none."""
         self._backlog.extend(events)
-        self._current = current if current is not None else self._current
+        if current is not None:
+            self._current, self._untold = current, True
         while len(self._backlog) > self._limits.max_backlog:
             self._backlog.popleft()
             self._seq += 1
-        if self._runner is None and self._backlog:
+        if self._runner is None and (self._backlog or self._untold):
             self._runner = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            while self._backlog:
+            while self._backlog or self._untold:
                 await self._send()
         finally:
             self._runner = None
@@ -50,9 +53,11 @@ class Publisher:
     async def _send(self) -> None:
         count = min(self._limits.max_batch, len(self._backlog))
         seq, batch = self._seq, [self._backlog[index] for index in range(count)]
+        self._untold = False
         try:
             await self._broadcaster.publish(self._name, seq, batch, self._current)
         except FleetError:
+            self._untold = self._current is not None
             await asyncio.sleep(0.1)  # the broadcaster restarts: the same batch again
             return
         sent = seq + count - self._seq  # less than count if the backlog overflowed meanwhile

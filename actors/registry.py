@@ -1,8 +1,8 @@
-"""Knows every robot: who it is, when it was last heard, what state it is in.
+"""Knows every robot: who it is, when it was last heard, what state it is in, with which keys it comes.
 
-Owns      robots, their sessions and heartbeats
-Hears     registrations, heartbeats, maintenance, drain, tick
-Says      robot-status events, one per accepted heartbeat
+Owns      robots, their sessions and heartbeats; the hashes of API keys
+Hears     registrations, heartbeats, maintenance, drain, keys issued and revoked, tick
+Says      robot-status events, one per accepted heartbeat; changes of the key table
 Survives  restart: what its journal kept; nobody is offline before one full heartbeat timeout
 Never     calls the job store; journals a heartbeat
 """
@@ -10,13 +10,16 @@ Never     calls the job store; journals a heartbeat
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from actors.journal import MemoryJournal
+from actors.batching import refusal_of
+from actors.journal import MemoryJournal, commit
 from actors.publisher import Publisher, Publishes
-from fleet.errors import FleetError
+from fleet.events import encode
+from fleet.keys import KeyRecord, KeyTable
 from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
@@ -25,10 +28,12 @@ from fleet.messages import (
     CloseSession,
     DeleteRobot,
     GetRobot,
+    IssueKey,
     OpenSession,
     Refusal,
     RegisterRobot,
     RegistryCommand,
+    RevokeKey,
     RobotCounts,
     SetRobotStatus,
     UpdateRobot,
@@ -36,45 +41,60 @@ from fleet.messages import (
 from fleet.registry import RobotRegistry
 from fleet.robot import Robot
 
+log = logging.getLogger("fleetcast.registry")
+
+_JOURNALED = (RegisterRobot, UpdateRobot, SetRobotStatus, DeleteRobot, IssueKey, RevokeKey)
+
 
 class RegistryRoom:
-    def __init__(self, limits: Limits, robot_status: Publishes) -> None:
+    def __init__(self, limits: Limits, robot_status: Publishes, keys: Publishes) -> None:
         self._limits = limits
         self._core = RobotRegistry(limits)
+        self._keys = KeyTable(limits)
         self._journal = MemoryJournal(lambda records: None)
         self._events = Publisher(robot_status, limits)
+        self._key_events = Publisher(keys, limits)
         self._run = asyncio.get_running_loop().create_task(self._tick())
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatReply]:
         replies = self._core.heartbeats(beats, time.monotonic_ns(), time.time_ns())
-        self._publish()
+        await self._commit([])
         return replies
 
     async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
-        """One reply per command, in order; a refusal is a reply."""
+        """One reply per command, in order; a refusal is a reply. All wait for the commit."""
         replies = [self._one(command) for command in commands]
-        changes = [
+        done = [
             command
-            for command in commands
-            if isinstance(command, RegisterRobot | UpdateRobot | SetRobotStatus | DeleteRobot)
+            for command, reply in zip(commands, replies, strict=True)
+            if isinstance(command, _JOURNALED) and not isinstance(reply, Refusal)
         ]
-        await self._journal.committed(self._journal.append(changes))
-        self._publish()
+        await self._commit(done)
         return replies
+
+    async def keys(self) -> list[KeyRecord]:
+        """The whole table, for a door that follows its changes from a place it took before this call."""
+        records = self._keys.records()
+        await self._commit([])
+        return records
 
     async def page(
         self, status: str | None, environment: str | None, limit: int, offset: int
     ) -> tuple[list[Robot], int]:
-        return self._core.page(status, environment, limit, offset)
+        found = self._core.page(status, environment, limit, offset)
+        await self._commit([])
+        return found
 
     async def counts(self) -> RobotCounts:
-        return self._core.counts()
+        counts = self._core.counts()
+        await self._commit([])
+        return counts
 
     def _one(self, command: RegistryCommand) -> Any:
         try:
             return self._decide(command, time.monotonic_ns(), time.time_ns())
-        except FleetError as error:
-            return Refusal(type(error).__name__, error.detail, error.code, error.retry_after_s)
+        except Exception as error:
+            return refusal_of(error)
 
     def _decide(self, command: RegistryCommand, now_ns: int, wall_ns: int) -> Any:
         match command:
@@ -91,17 +111,31 @@ class RegistryRoom:
             case SetRobotStatus():
                 return self._core.set_status(command.robot_id, command.maintenance, command.draining, wall_ns)
             case DeleteRobot():
-                return self._core.delete(command.robot_id)
+                self._core.delete(command.robot_id)
+                return self._keys.revoke_robot(command.robot_id, wall_ns)
+            case IssueKey():
+                return self._keys.issue(
+                    command.key_id, command.robot_id, command.name, command.digest, command.ttl_s, wall_ns
+                )
+            case RevokeKey():
+                return self._keys.revoke(command.key_id, wall_ns)
             case GetRobot():
                 return self._core.get(command.robot_id)
 
-    def _publish(self) -> None:
-        events = self._core.take_events()
+    async def _commit(self, changes: Sequence[RegistryCommand]) -> None:
+        """What was decided is announced once it is safe, in the order in which it was decided."""
+        events, keys = self._core.take_events(), self._keys.take_changes()
+        await commit(self._journal, changes)
         if events:
             self._events.publish(events)
+        if keys:
+            self._key_events.publish([encode(record) for record in keys])
 
     async def _tick(self) -> None:
         while True:
-            self._core.expire(time.monotonic_ns(), time.time_ns())
-            self._publish()
+            try:
+                self._core.expire(time.monotonic_ns(), time.time_ns())
+            except Exception:
+                log.exception("a tick failed; the next goes on")
+            await self._commit([])
             await asyncio.sleep(self._limits.tick_ms / 1_000)

@@ -13,7 +13,7 @@ from actors.broadcaster import Broadcaster, MetricsBroadcaster
 from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
-from fleet.events import FEEDS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
+from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 JOB_STORE = "job-store"
@@ -42,7 +42,7 @@ class Supervisor(msgspec.Struct):
             if name != METRICS
         }
         job_store = self._actor(JOB_STORE, JobStoreRoom, self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS])
-        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS])
+        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS], feeds[KEYS])
         rooms = ray_rooms(job_store, registry, feeds)
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -9,6 +10,7 @@ import msgspec
 
 from api.settings import Settings
 from fleet.errors import FleetError, Forbidden
+from fleet.keys import PREFIX, KeyRecord
 
 ROLES = {"viewer": 1, "operator": 2, "admin": 3}
 MISSING = "Authentication required"
@@ -28,6 +30,7 @@ class Principal(msgspec.Struct, frozen=True):
     level: int
     expires_at: float | None = None
     robot_id: str | None = None
+    key_id: str = ""
 
     def need(self, role: str) -> None:
         if self.level < ROLES[role]:
@@ -40,10 +43,11 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Authenticator:
-    """HS256 with one secret. The algorithm is pinned here; a token cannot choose it."""
+    """HS256 with one secret, or a robot's key. The algorithm is pinned here; a token cannot choose it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, find_key: Callable[[str], KeyRecord | None]) -> None:
         self._settings = settings
+        self._find_key = find_key
         self._secret = settings.secret()
         self._options: dict[str, Any] = {
             "require": ["exp", "iat", "sub"],
@@ -56,6 +60,8 @@ class Authenticator:
             if self._settings.jwt_dev_mode:
                 return Principal("anonymous", ROLES["admin"])
             raise Unauthenticated(MISSING)
+        if token.startswith(PREFIX):
+            return self._robot(token)
         if not self._secret:
             raise Unauthenticated(INVALID)
         try:
@@ -71,6 +77,13 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, UnicodeError):
             raise Unauthenticated(INVALID) from None
         return self._principal(claims)
+
+    def _robot(self, secret: str) -> Principal:
+        record = self._find_key(secret)
+        if record is None:
+            raise Unauthenticated(INVALID)
+        key = record.key
+        return Principal(f"robot {key.robot_id}", ROLES["viewer"], record.expires_s, key.robot_id, key.key_id)
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         roles = claims.get("roles")

@@ -10,7 +10,7 @@ from api.ports import Fleet
 from api.settings import Settings
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import FleetError
-from fleet.events import FEEDS
+from fleet.events import STREAMS
 
 log = logging.getLogger("fleetcast.hub")
 
@@ -201,10 +201,10 @@ class FeedHub:
 
 
 class Hub:
-    """All feeds of this process."""
+    """All streams of this process."""
 
     def __init__(self, fleet: Fleet, settings: Settings) -> None:
-        self.feeds = {name: FeedHub(name, settings) for name in FEEDS}
+        self.feeds = {name: FeedHub(name, settings) for name in STREAMS}
         self._fleet = fleet
         self._sweep_s = settings.send_timeout_s / 4
         self._tasks: list[asyncio.Task[None]] = []

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
+from fleet.keys import KeyRecord
 from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
 from fleet.robot import Robot
@@ -40,6 +41,8 @@ class Fleet(Protocol):
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int
     ) -> tuple[list[Robot], int]: ...
+
+    async def keys(self) -> list[KeyRecord]: ...
 
     async def metrics(self) -> FleetMetrics: ...
 

@@ -11,7 +11,9 @@ LIVE_JOBS = "live-jobs"
 ROBOT_STATUS = "robot-status"
 QUEUE_METRICS = "queue-metrics"
 METRICS = "metrics"
-FEEDS = (LIVE_JOBS, ROBOT_STATUS, QUEUE_METRICS, METRICS)
+STREAMS = (LIVE_JOBS, ROBOT_STATUS, QUEUE_METRICS, METRICS)
+KEYS = "keys"  # changes of the key table, for doors
+FEEDS = (*STREAMS, KEYS)
 
 
 class MonitoringEventType(StrEnum):

@@ -36,10 +36,10 @@ class MetricsMessage(msgspec.Struct, frozen=True, tag_field="type", tag="metrics
     data: FleetMetrics
 
 
-def fleet_metrics(robots: RobotCounts, jobs: JobCounts, uptime_s: int, version: str) -> FleetMetrics:
+def fleet_metrics(robots: RobotCounts, jobs: JobCounts, version: str) -> FleetMetrics:
     return FleetMetrics(
         robots,
         Jobs(jobs.pending, jobs.running, jobs.completed_today, jobs.failed_today),
         Queue(jobs.depth, jobs.avg_wait_time_ms),
-        System(uptime_s, version),
+        System(jobs.up_s, version),
     )

@@ -15,6 +15,7 @@ from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
+    Announce,
     Answer,
     Beats,
     Cancelled,
@@ -49,6 +50,14 @@ class Fact(msgspec.Struct, frozen=True):
     job: Job
     event: JobEvent
     announced: bool
+    at: str
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """A job status that somebody told the fleet; for the journal, and an event of the live-jobs feed."""
+
+    job_id: str
+    status: JobStatus
     at: str
 
 
@@ -97,8 +106,10 @@ class JobStore:
         self._finished: OrderedDict[str, None] = OrderedDict()
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
         self._doors: dict[str, _Door] = {}
-        self._facts: list[Fact] = []
+        self._facts: list[Fact | Announcement] = []
+        self._announced: OrderedDict[str, None] = OrderedDict()
         self._status_counts = dict.fromkeys(JobStatus, 0)
+        self.posted = 0  # how many items doors were ever sent; a change means news for one of them
         self._day = 0
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
         self._waits = WaitWindow(limits.wait_window_s)
@@ -201,6 +212,18 @@ class JobStore:
         entry.last_report = (report.robot_id, report.token, report.event)
         self._match(now_ns, wall_ns)
         return entry.job
+
+    def announce(self, command: Announce, wall_ns: int) -> None:
+        """Says what it is told and changes no job. The last `max_remembered` ids are known again."""
+        if command.announcement_id in self._announced:
+            return
+        self._announced[command.announcement_id] = None
+        if len(self._announced) > self._limits.max_remembered:
+            self._announced.popitem(last=False)
+        self._facts.append(Announcement(command.job_id, command.status, rfc3339(wall_ns)))
+
+    def held(self, robot_id: str) -> list[str]:
+        return sorted(self._held.get(robot_id, ()))
 
     def beats(self, beats: Beats, now_ns: int) -> list[str]:
         """Extends the leases of the jobs named; returns those that the robot must stop: cancelled,
@@ -346,7 +369,7 @@ class JobStore:
             self._waits.mean_ms(now_ns),
         )
 
-    def take_facts(self) -> list[Fact]:
+    def take_facts(self) -> list[Fact | Announcement]:
         facts, self._facts = self._facts, []
         return facts
 
@@ -397,6 +420,7 @@ class JobStore:
         box = self._doors.get(door)
         if box is not None and len(box.items) < self._limits.max_backlog:
             box.items.append(item)
+            self.posted += 1
 
     def _request_stop(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))

@@ -28,11 +28,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     long_poll_ms: int = 2_000
     wait_window_s: int = 300
     depth_interval_ms: int = 50
+    refresh_ms: int = 1_000
     tick_ms: int = 20
 
     max_pending: int = 1_000_000
     max_finished: int = 100_000
     max_robots: int = 100_000
+    max_keys: int = 100_000
+    max_remembered: int = 10_000
     max_jobs_per_submit: int = 1_000
     max_claim: int = 10
     max_claim_wait_ms: int = 30_000

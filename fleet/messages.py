@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from fleet.job import Job, JobEvent
+from fleet.job import Job, JobEvent, JobStatus
 
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
 Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -94,6 +94,20 @@ class Report(msgspec.Struct, frozen=True):
     progress: float | None = None
 
 
+class Announce(msgspec.Struct, frozen=True):
+    """An event of live-jobs that somebody else's job made: journaled, and no job of ours changes."""
+
+    announcement_id: str
+    job_id: str
+    status: JobStatus
+
+
+class Held(msgspec.Struct, frozen=True):
+    """Asks for the ids of the jobs that a robot holds."""
+
+    robot_id: str
+
+
 class Beats(msgspec.Struct, frozen=True):
     """The jobs that a robot says it is working on."""
 
@@ -123,7 +137,7 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
-Command = Submit | Retry | Get | Cancel | Report | Beats | Claim | Withdraw
+Command = Submit | Retry | Get | Held | Cancel | Report | Announce | Beats | Claim | Withdraw
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -223,6 +237,7 @@ class JobCounts(msgspec.Struct, frozen=True):
     failed_today: int = 0
     depth: int = 0
     avg_wait_time_ms: int = 0
+    up_s: int = 0
 
 
 # -- the robot socket, robot to server
@@ -381,6 +396,20 @@ class GetRobot(msgspec.Struct, frozen=True):
     robot_id: str
 
 
+class IssueKey(msgspec.Struct, frozen=True):
+    """A robot API key whose id and secret the door made; only the secret's hash travels."""
+
+    key_id: str
+    robot_id: str
+    name: str
+    digest: str
+    ttl_s: float | None = None
+
+
+class RevokeKey(msgspec.Struct, frozen=True):
+    key_id: str
+
+
 RegistryCommand = (
     OpenSession
     | CloseSession
@@ -390,6 +419,8 @@ RegistryCommand = (
     | SetRobotStatus
     | DeleteRobot
     | GetRobot
+    | IssueKey
+    | RevokeKey
 )
 
 

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import json
 import secrets
+import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -62,6 +63,41 @@ class World:
             base_url=f"http://127.0.0.1:{self.port}/api/v1",
             headers={"Authorization": f"Bearer {self.token(role)}"},
         )
+
+    @contextlib.asynccontextmanager
+    async def mute(self, path: str, **query: Any) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
+        """A peer that shakes hands and then neither reads nor answers. It yields a function that does read,
+        to the end of the connection."""
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            peer.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", self.port))
+            reader, writer = await asyncio.open_connection(sock=peer, limit=1_024)
+            url = self.url(path, **query).split(str(self.port), 1)[1]
+            writer.write(
+                f"GET {url} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+            )
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+            async def read_on() -> bytes:
+                writer.transport.resume_reading()  # type: ignore[attr-defined]
+                data = b""
+                with contextlib.suppress(ConnectionError):
+                    while chunk := await asyncio.wait_for(reader.read(65_536), 10):
+                        data += chunk
+                return data
+
+            yield read_on
+            writer.transport.abort()
+
+    async def connections(self) -> Any:
+        async with self.http() as http:
+            return (await http.get("/metrics/connections")).json()
+
+    async def watching(self) -> int:
+        return sum((await self.connections())["connections"].values())
 
 
 async def hear(socket: ClientConnection) -> Any:

@@ -243,7 +243,7 @@ async def robot_socket(websocket: WebSocket) -> None:
     except Forbidden as error:
         await websocket.close(1008, error.detail)
     finally:
-        door.expiry.forget(socket)
+        door.credentials.forget(socket)
 
 
 async def _serve(websocket: WebSocket, door: Door, socket: FleetSocket, session: RobotSession) -> None:

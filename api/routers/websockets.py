@@ -26,15 +26,14 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
     if not may_come_from(websocket, door.settings.allowed_origins):
         await websocket.close()
         return None
+    await websocket.accept()
     try:
         principal = door.principal(websocket)
     except Unauthenticated as error:
-        await websocket.accept()
         await websocket.close(4001, error.detail)
         return None
-    await websocket.accept()
     socket: FleetSocket = websocket.scope["extensions"][EXTENSION]
-    door.expiry.watch(socket, principal)
+    door.credentials.watch(socket, principal)  # no await since the check: a revocation finds the socket
     return socket, principal
 
 
@@ -57,7 +56,7 @@ async def _watch(websocket: WebSocket, feed: FeedHub, depth_first: bool = False)
         await until_closed(websocket)
     finally:
         feed.remove(watcher)
-        door.expiry.forget(socket)
+        door.credentials.forget(socket)
 
 
 async def live_jobs(websocket: WebSocket) -> None:
@@ -97,7 +96,7 @@ async def metrics_stream(websocket: WebSocket) -> None:
         finally:
             door.wheel.remove(watcher)
     finally:
-        door.expiry.forget(socket)
+        door.credentials.forget(socket)
 
 
 def _stream_parameters(websocket: WebSocket) -> tuple[int, str, str]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
 import jwt
 import pytest
-from conftest import SECRET, World, end_of, hear, served, until
+from conftest import QUICK, SECRET, World, end_of, hear, served, until
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.local import LocalFleet
 from api.settings import load
@@ -24,11 +28,6 @@ async def closing(world: World, path: str, token: str | None, **query: object) -
     async with world.open(path, token, **query) as socket:
         closed = await end_of(socket)
     return closed
-
-
-async def watching(world: World) -> int:
-    async with world.http() as http:
-        return sum((await http.get("/metrics/connections")).json()["connections"].values())
 
 
 def forged(**header: str) -> list[str]:
@@ -52,6 +51,15 @@ def forged(**header: str) -> list[str]:
     ]
 
 
+@asynccontextmanager
+async def fresh(limits: dict[str, int] | None = None, **settings: Any) -> AsyncIterator[World]:
+    """A world with limits and settings of its own."""
+    fleet = LocalFleet(load(jwt_secret_key=SECRET, limits_json=QUICK | (limits or {})).limits())
+    async with served(fleet, **settings) as world:
+        yield world
+    await fleet.close()
+
+
 @pytest.mark.parametrize("path", STREAMS)
 async def test_a_missing_token_is_closed_4001_with_its_reason(world: World, path: str) -> None:
     assert await closing(world, path, None) == (4001, "Authentication required")
@@ -61,7 +69,7 @@ async def test_a_missing_token_is_closed_4001_with_its_reason(world: World, path
 async def test_a_bad_token_is_closed_4001_and_never_registered(world: World, path: str) -> None:
     for token in forged():
         assert await closing(world, path, token) == (4001, "Invalid authentication token")
-    assert await watching(world) == 0
+    assert await world.watching() == 0
 
 
 @pytest.mark.parametrize("path", STREAMS)
@@ -102,9 +110,81 @@ async def test_a_closed_socket_is_counted_out(world: World, path: str) -> None:
     async with world.open(path) as socket:
         await socket.send("ping")
         await socket.recv()
-        assert await watching(world) == 1
-    while await watching(world):
+        assert await world.watching() == 1
+    while await world.watching():
         pass
+
+
+FEED = {path: path for path in STREAMS} | {"metrics/stream": "metrics"}
+
+
+async def flood(world: World, path: str, size: int) -> None:
+    """`size` bytes of events; metrics/stream sends its newest only."""
+    room = world.fleet.rooms.broadcasters[FEED[path]]
+    length = size if path == "metrics/stream" else 1_000
+    filler = "x" * (length - 100)
+    event = json.dumps({"depth": 1, "job_id": filler}).encode()
+    seq = 10_000_000  # past whatever the room's own publisher has numbered
+    await room.publish("flood", seq, [event] * (size // length), event)
+
+
+async def until_dropped(world: World, slow: int) -> None:
+    while (seen := await world.connections())["slow_disconnects"] < slow:
+        pass
+    assert seen["slow_disconnects"] == slow
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_a_watcher_that_takes_no_byte_is_dropped_and_the_others_are_not(path: str) -> None:
+    # Snapshots of the fleet's own would take the place of the flood's.
+    async with fresh({"refresh_ms": 600_000}, send_timeout_s=0.2) as world:
+        query = {"interval": 1} if path == "metrics/stream" else {}
+        async with world.mute(path, **query), world.open(path, **query) as healthy:
+            await flood(world, path, 900_000)
+            await until_dropped(world, 1)
+            assert (await world.watching()) == 1
+            await healthy.send("ping")
+            while await asyncio.wait_for(healthy.recv(), 10) != "pong":
+                pass
+
+
+@pytest.mark.parametrize("path", ["live-jobs", "robot-status", "queue-metrics"])
+async def test_a_watcher_a_mebibyte_behind_is_dropped_before_its_time(path: str) -> None:
+    async with fresh(send_timeout_s=600) as world, world.mute(path):
+        await flood(world, path, 300_000)
+        await flood(world, path, 2_000_000)
+        await until_dropped(world, 1)
+
+
+@pytest.mark.parametrize("path", [*STREAMS, "robot/r-1"])
+async def test_a_peer_that_answers_no_ping_is_aborted_and_one_that_does_stays(path: str) -> None:
+    async with fresh(ping_interval_s=0.05, ping_timeout_s=0.1) as world, world.open("live-jobs") as healthy:
+        async with world.mute(path) as read_on:
+            heard = await read_on()
+        assert bytes((0x89, 4)) in heard  # a ping
+        assert bytes((0x88,)) not in heard  # a close would wait for a peer that is gone
+        while await world.watching() > 1:
+            pass
+        await healthy.send("ping")
+        assert await asyncio.wait_for(healthy.recv(), 10) == "pong"
+        assert (await world.connections())["slow_disconnects"] == 0
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_more_than_thirty_messages_a_second_for_long_is_closed_1008(path: str) -> None:
+    async with fresh(inbound_patience_s=0.05) as world, world.open(path) as socket:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.send("ping")
+                await asyncio.sleep(0)
+        assert (await end_of(socket))[0] == 1008
+
+
+@pytest.mark.parametrize("path", STREAMS)
+async def test_text_that_is_not_utf_8_is_closed_1007(world: World, path: str) -> None:
+    async with world.open(path) as socket:
+        await socket.send(b"\xff\xfe", text=True)
+        assert (await end_of(socket))[0] == 1007
 
 
 @pytest.mark.parametrize("path", STREAMS)
@@ -218,6 +298,14 @@ async def test_the_newest_socket_of_a_robot_wins(world: World) -> None:
         await newer.send('{"type":"register","id":"x"}')
         assert await until(newer, lambda message: message["type"] == "ack")
     assert closed[0] == 4409
+
+
+async def test_environments_are_counted_and_only_the_first_32_have_a_name(world: World) -> None:
+    async with AsyncExitStack() as stack:
+        for number in [*range(33), 0]:
+            await stack.enter_async_context(world.open("metrics/stream", environment=f"e{number}"))
+        seen = (await world.connections())["environments"]
+    assert (seen["e0"], seen["e31"], seen["other"], len(seen)) == (2, 1, 1, 33)
 
 
 async def test_two_watchers_get_the_same_events_in_the_same_order(world: World) -> None:

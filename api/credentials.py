@@ -1,0 +1,65 @@
+"""Sockets live as long as what they were opened with: a token that runs out or a key that is revoked
+closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+
+from api.auth import Principal
+from api.websocket_protocol import FleetSocket
+
+PERIOD_S = 0.25
+
+
+class LiveCredentials:
+    """One timer for all sockets, within a quarter of a second; a revocation closes at once."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, FleetSocket]] = []
+        self._tie = itertools.count()
+        self._live: dict[FleetSocket, Principal] = {}
+        self._by_key: dict[str, set[FleetSocket]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, socket: FleetSocket, principal: Principal) -> None:
+        self._live[socket] = principal
+        if principal.key_id:
+            self._by_key.setdefault(principal.key_id, set()).add(socket)
+        if principal.expires_at is not None:
+            heapq.heappush(self._heap, (principal.expires_at, next(self._tie), socket))
+
+    def forget(self, socket: FleetSocket) -> None:
+        """Entries of closed sockets leave the heap in bulk, once they are most of it."""
+        principal = self._live.pop(socket, None)
+        if principal is not None and principal.key_id:
+            sockets = self._by_key[principal.key_id]
+            sockets.discard(socket)
+            if not sockets:
+                del self._by_key[principal.key_id]
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):
+            self._heap = [entry for entry in self._heap if entry[2] in self._live]
+            heapq.heapify(self._heap)
+
+    def revoke(self, key_id: str) -> None:
+        for socket in tuple(self._by_key.get(key_id, ())):
+            socket.close_with(4001, "key revoked")
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            now_s = time.time()
+            while self._heap and self._heap[0][0] <= now_s:
+                socket = heapq.heappop(self._heap)[2]
+                if socket in self._live:
+                    socket.close_with(4001, "token expired")
+            await asyncio.sleep(PERIOD_S)

@@ -1,0 +1,75 @@
+"""The table of robot API keys as this process holds it: a key is checked without a call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from api.ports import Fleet
+from fleet.errors import FleetError
+from fleet.events import KEYS
+from fleet.feed import Page
+from fleet.keys import KeyRecord, digest_of, well_formed
+
+log = logging.getLogger("fleetcast.keys")
+_decode = msgspec.json.Decoder(KeyRecord).decode
+PAUSE_S = 0.2
+
+
+class KeyRing:
+    """Follows the `keys` feed: the whole table once, then its changes. A hole means the table again."""
+
+    def __init__(self, on_revoked: Callable[[str], None]) -> None:
+        self.ready = asyncio.Event()
+        self._on_revoked = on_revoked
+        self._by_digest: dict[str, KeyRecord] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def find(self, secret: str, now_s: float) -> KeyRecord | None:
+        """The key, unless it is unknown, revoked or expired at `now_s` (since 1970). A dictionary of
+        hashes gives away nothing by its timing that would help to guess 256 bits."""
+        record = self._by_digest.get(digest_of(secret)) if well_formed(secret) else None
+        return record if record is not None and record.live(now_s) else None
+
+    def start(self, fleet: Fleet) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._follow(fleet))
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self, fleet: Fleet) -> None:
+        place: Page | None = None
+        while True:
+            try:
+                if place is None:
+                    place = await self._take_all(fleet)
+                page = await fleet.read(KEYS, place.epoch, place.offset, fleet.limits.long_poll_ms)
+            except FleetError as error:
+                log.warning("the key table is not heard of: %s", error.detail)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            for event in page.events:
+                self._put(_decode(event))
+            place = page if page.recovered else None
+
+    async def _take_all(self, fleet: Fleet) -> Page:
+        """The place first, the table after it: changes in between are then seen twice, never missed."""
+        place = await fleet.read(KEYS, "", 0, 0)
+        for record in await fleet.keys():
+            self._put(record)
+        self.ready.set()
+        return place
+
+    def _put(self, record: KeyRecord) -> None:
+        """Revoked is for ever: an older word on the same key does not bring it back."""
+        known = self._by_digest.get(record.digest)
+        if known is not None and known.key.revoked_at is not None:
+            return
+        self._by_digest[record.digest] = record
+        if record.key.revoked_at is not None:
+            self._on_revoked(record.key.key_id)
