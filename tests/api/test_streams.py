@@ -173,11 +173,12 @@ async def test_a_peer_that_answers_no_ping_is_aborted_and_one_that_does_stays(pa
 @pytest.mark.parametrize("path", STREAMS)
 async def test_more_than_thirty_messages_a_second_for_long_is_closed_1008(path: str) -> None:
     async with fresh(inbound_patience_s=0.05) as world, world.open(path) as socket:
+        ended = asyncio.create_task(end_of(socket))
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await socket.send("ping")
                 await asyncio.sleep(0)
-        assert (await end_of(socket))[0] == 1008
+        assert (await ended)[0] == 1008
 
 
 @pytest.mark.parametrize("path", STREAMS)
