@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
+from fleet.events import MonitoringEvent, MonitoringEventType
 
 if TYPE_CHECKING:
+    from actors.attachment import Attachment
     from api.settings import Settings
+
+__all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main"]
 
 app = typer.Typer(
     name="fleetcast",
@@ -99,6 +104,50 @@ def _run_fleet(
         with contextlib.suppress(NameError):
             ray.shutdown()
     out.print("fleetcast: stopped")
+
+
+def attach(address: str = "auto", namespace: str | None = None) -> Attachment:
+    """From now on the `broadcast_*` functions of `api.routers.websockets` reach the fleet's watchers, and
+    `event_bus` hears the fleet. `address` is that of the Ray cluster. `close()` on what is returned, or a
+    `with` statement around it, ends it and leaves Ray as it was found.
+
+    Raises Misuse if no cluster answers there, or no fleet runs on it (`namespace`, else
+    FLEETCAST_NAMESPACE, else "fleetcast")."""
+    import ray
+
+    from actors.attachment import Attachment
+    from actors.client import FleetClient
+    from actors.supervisor import Supervisor
+    from api import broadcasts
+    from fleet.limits import Limits
+
+    namespace = namespace or os.environ.get("FLEETCAST_NAMESPACE", "fleetcast")
+    ours = not ray.is_initialized()
+    if ours:
+        _join(address, namespace)
+    undo = contextlib.ExitStack()
+    try:
+        if ours:
+            undo.callback(ray.shutdown)
+        client = FleetClient(Supervisor(namespace, Limits()).find(), Limits())
+        attachment = Attachment(client, undo)
+        broadcasts.attach(attachment)
+        undo.callback(broadcasts.detach)
+        event_bus.attach(client)
+        undo.callback(event_bus.detach)
+    except BaseException:
+        undo.close()
+        raise
+    return attachment
+
+
+def _join(address: str, namespace: str) -> None:
+    from actors.supervisor import connect
+
+    try:
+        connect(address, namespace, None)
+    except ConnectionError:
+        raise Misuse(f"no Ray cluster answers at {address}") from None
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -357,14 +406,11 @@ def down(
     """Stop the actors that `serve --address` left running."""
     import ray
 
-    from actors.supervisor import Supervisor, connect
+    from actors.supervisor import Supervisor
     from fleet.limits import Limits
 
     namespace = os.environ.get("FLEETCAST_NAMESPACE", "fleetcast")
-    try:
-        connect(address, namespace, None)
-    except ConnectionError:
-        raise Misuse(f"no Ray cluster answers at {address}") from None
+    _join(address, namespace)
     ended = Supervisor(namespace, Limits()).stop()
     ray.shutdown()
     out.print(f"fleetcast: stopped {ended} actors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,13 +18,15 @@ from actors.broadcaster import Broadcaster
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
 from fleet.errors import FleetError, Unavailable
+from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
-from fleet.job import Job
+from fleet.job import Job, JobStatus
 from fleet.keys import KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
+    Announce,
     Answer,
     Beat,
     Beats,
@@ -36,6 +39,7 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.robot import Robot
+from fleet.wall_time import rfc3339
 
 RETRY_FOR_S = 10.0
 
@@ -136,6 +140,8 @@ class FleetClient:
             self._send_beats, size, bound
         )
         self._claims: Batcher[Claim, Answer] = Batcher(self._send_claims, size, bound)
+        self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
+        self._numbering: dict[str, tuple[str, int]] = {}
         self._calls = itertools.count(1)
         self._parked: dict[tuple[str, str], _Parked] = {}
         self._on_cancel: Callable[[str, str], None] = lambda robot_id, job_id: None
@@ -175,8 +181,21 @@ class FleetClient:
         room = self._rooms.broadcasters[feed]
         return await room.read(epoch, offset, self.limits.max_batch, wait_ms)
 
-    async def publish(self, feed: str, publisher: str, seq: int, events: list[bytes]) -> None:
-        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
+    # -- events that somebody else's jobs and robots made
+
+    async def announce_job(self, job_id: str, status: str) -> None:
+        await self.execute(Announce(secrets.token_hex(8), job_id, JobStatus(status)))
+
+    async def announce_robot(self, robot_id: str, status: str, cpu_percent: float, memory_mb: float) -> None:
+        at = rfc3339(time.time_ns())
+        event = encode(RobotStatusChanged(robot_id, status, cpu_percent, memory_mb, at))
+        await self._announcements.put((ROBOT_STATUS, event))
+
+    async def announce_depth(self, depth: int) -> None:
+        event = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
+        await self._announcements.put((QUEUE_METRICS, event))
+
+    # -- lists
 
     async def jobs(
         self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
@@ -198,7 +217,7 @@ class FleetClient:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        for batcher in (self._commands, self._registry, self._beats, self._claims):
+        for batcher in (self._commands, self._registry, self._beats, self._claims, self._announcements):
             await batcher.close()
 
     # -- one call per batch
@@ -208,6 +227,24 @@ class FleetClient:
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
+
+    async def _send_events(self, batch: Sequence[tuple[str, bytes]], _: Any) -> Sequence[Any]:
+        outcomes: list[Any] = [None] * len(batch)
+        for feed in sorted({feed for feed, _ in batch}):
+            try:
+                await self._publish(feed, [event for name, event in batch if name == feed])
+            except FleetError as error:
+                outcomes = [
+                    error if name == feed else o for (name, _), o in zip(batch, outcomes, strict=True)
+                ]
+        return outcomes
+
+    async def _publish(self, feed: str, events: list[bytes]) -> None:
+        """Under a new publisher's name after a failure: whether that batch arrived is not known, and its
+        numbers must not serve again."""
+        publisher, seq = self._numbering.pop(feed, (secrets.token_hex(6), 0))
+        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
+        self._numbering[feed] = publisher, seq + len(events)
 
     async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
         replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])

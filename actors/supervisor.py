@@ -13,6 +13,7 @@ from actors.broadcaster import Broadcaster, MetricsBroadcaster
 from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
+from fleet.errors import Misuse
 from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
@@ -47,6 +48,17 @@ class Supervisor(msgspec.Struct):
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)
         return ray_rooms(job_store, registry, feeds)
+
+    def find(self) -> Rooms:
+        """The rooms of a fleet that runs already. Raises Misuse if none does."""
+        try:
+            ray.get_actor(JOB_STORE, self.namespace)
+        except ValueError:
+            raise Misuse(
+                f"no fleet runs in the Ray namespace {self.namespace!r}: start one with fleetcast serve"
+            ) from None
+        feeds = {name: RayRoom(broadcaster_name(name), self.namespace) for name in FEEDS}
+        return ray_rooms(RayRoom(JOB_STORE, self.namespace), RayRoom(REGISTRY, self.namespace), feeds)
 
     def client(self) -> FleetClient:
         return FleetClient(self.start(), self.limits, self.version)

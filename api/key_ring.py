@@ -54,18 +54,18 @@ class KeyRing:
                 await asyncio.sleep(PAUSE_S)
                 continue
             for event in page.events:
-                self._put(_decode(event))
+                self.put(_decode(event))
             place = page if page.recovered else None
 
     async def _take_all(self, fleet: Fleet) -> Page:
         """The place first, the table after it: changes in between are then seen twice, never missed."""
         place = await fleet.read(KEYS, "", 0, 0)
         for record in await fleet.keys():
-            self._put(record)
+            self.put(record)
         self.ready.set()
         return place
 
-    def _put(self, record: KeyRecord) -> None:
+    def put(self, record: KeyRecord) -> None:
         """Revoked is for ever: an older word on the same key does not bring it back."""
         known = self._by_digest.get(record.digest)
         if known is not None and known.key.revoked_at is not None:

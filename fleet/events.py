@@ -22,12 +22,20 @@ class MonitoringEventType(StrEnum):
     QUEUE_DEPTH_CHANGED = "queue_depth_changed"
 
 
+FEED_OF = {
+    MonitoringEventType.JOB_STATUS_CHANGED: LIVE_JOBS,
+    MonitoringEventType.ROBOT_HEARTBEAT: ROBOT_STATUS,
+    MonitoringEventType.QUEUE_DEPTH_CHANGED: QUEUE_METRICS,
+}
+
+
 class MonitoringEvent(msgspec.Struct, frozen=True):
-    """What a subscriber of the event bus gets. `source` is "fleet" for the fleet's own events."""
+    """What a subscriber of the event bus gets. `payload` has the keys of the stream's messages, and
+    `timestamp` their form; `source` is "fleet" for the fleet's own events."""
 
     type: MonitoringEventType
     payload: dict[str, Any]
-    timestamp: str
+    timestamp: str = ""
     source: str = ""
 
 

@@ -81,13 +81,13 @@ class KeyTable:
 
     def issue(
         self, key_id: str, robot_id: str, name: str, digest: str, ttl_s: float | None, wall_ns: int
-    ) -> ApiKey:
+    ) -> KeyRecord:
         """Idempotent on `key_id`, which the sender made."""
         known = self._records.get(key_id)
         if known is not None:
             if known.digest != digest:
                 raise Conflict(f"the key id {key_id} is taken", "key_exists")
-            return known.key
+            return known
         if len(self._records) >= self._limits.max_keys:
             self._make_room(wall_ns)
         expires_ns = None if ttl_s is None else wall_ns + int(ttl_s * 1e9)
@@ -98,8 +98,7 @@ class KeyTable:
             created_at=rfc3339(wall_ns),
             expires_at=None if expires_ns is None else rfc3339(expires_ns),
         )
-        self._put(KeyRecord(key, digest, None if expires_ns is None else expires_ns / 1e9))
-        return key
+        return self._put(KeyRecord(key, digest, None if expires_ns is None else expires_ns / 1e9))
 
     def _make_room(self, wall_ns: int) -> None:
         dead = (key_id for key_id, record in self._records.items() if not record.live(wall_ns / 1e9))
@@ -130,6 +129,7 @@ class KeyTable:
         changes, self._changes = self._changes, []
         return changes
 
-    def _put(self, record: KeyRecord) -> None:
+    def _put(self, record: KeyRecord) -> KeyRecord:
         self._records[record.key.key_id] = record
         self._changes.append(record)
+        return record

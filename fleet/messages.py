@@ -17,6 +17,7 @@ Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.
 Text = Annotated[str, Meta(max_length=1_000)]
 Cpu = Annotated[float, Meta(ge=0, le=100_000)]
 Memory = Annotated[float, Meta(ge=0, le=1e9)]
+Depth = Annotated[int, Meta(ge=0, le=2**53)]
 Capabilities = Annotated[list[Label], Meta(max_length=64)]
 Token = Annotated[int, Meta(ge=0, le=2**53)]
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from api.bodies import answer, decode, read_body
 from api.door import Door
-from fleet.keys import RANDOM_BYTES, digest_of, key_secret
+from fleet.keys import RANDOM_BYTES, KeyRecord, digest_of, key_secret
 from fleet.messages import Id, IssueKey, RevokeKey
 
 TEN_YEARS_S = 315_360_000
@@ -35,8 +35,9 @@ async def issue(request: Request) -> Response:
     secret = key_secret(secrets.token_bytes(RANDOM_BYTES))
     key_id = f"key-{secrets.token_hex(8)}"
     command = IssueKey(key_id, body.robot_id, body.name, digest_of(secret), body.ttl_s)
-    key = await door.fleet.administer(command)
-    return answer(msgspec.structs.asdict(key) | {"api_key": secret}, 201)
+    record: KeyRecord = await door.fleet.administer(command)
+    door.keys.put(record)  # good here at once, at other doors as soon as they hear of it
+    return answer(msgspec.structs.asdict(record.key) | {"api_key": secret}, 201)
 
 
 async def page(request: Request) -> Response:

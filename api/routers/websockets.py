@@ -10,12 +10,31 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from api.auth import Principal, Unauthenticated
+from api.broadcasts import (
+    broadcast_job_update,
+    broadcast_queue_metrics,
+    broadcast_robot_status,
+    on_job_status_changed,
+    on_queue_depth_changed,
+    on_robot_heartbeat,
+)
 from api.door import Door
 from api.hub import FeedHub
 from api.limits import may_come_from
 from api.websocket_protocol import EXTENSION, FleetSocket, text_frame
 from fleet.events import LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
 from fleet.wall_time import rfc3339
+
+# The reference imports the bus functions from here.
+__all__ = [
+    "broadcast_job_update",
+    "broadcast_queue_metrics",
+    "broadcast_robot_status",
+    "on_job_status_changed",
+    "on_queue_depth_changed",
+    "on_robot_heartbeat",
+    "routes",
+]
 
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
