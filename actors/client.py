@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ import ray.exceptions
 
 from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
+from actors.claims import Claims
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
 from fleet.errors import FleetError, Unavailable
@@ -25,18 +25,14 @@ from fleet.job import Job, JobStatus
 from fleet.keys import KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
-    AdmitClaim,
     Announce,
     Answer,
     Beat,
     Beats,
-    Claim,
     Command,
     HeartbeatAnswer,
     JobToken,
-    Parked,
     RegistryCommand,
-    Withdraw,
 )
 from fleet.robot import Robot
 from fleet.wall_time import rfc3339
@@ -119,19 +115,12 @@ class Snapshot:
         return fleet_metrics(robots, jobs, self._version)
 
 
-class _Parked(msgspec.Struct):
-    claim: Claim
-    future: asyncio.Future[Answer]
-    until: float
-
-
 class FleetClient:
     """One per door. Futures, not coroutines, where messages arrive by the thousand: no task each."""
 
     def __init__(self, rooms: Rooms, limits: Limits, version: str = "") -> None:
         self.limits = limits
         self._rooms = rooms
-        self._door = secrets.token_hex(8)
         self._snapshot = Snapshot(rooms.job_store, rooms.registry, version)
         size, bound = limits.max_batch, limits.max_backlog
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
@@ -139,17 +128,13 @@ class FleetClient:
         self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
             self._send_beats, size, bound
         )
-        self._claims: Batcher[Claim, Answer] = Batcher(self._send_claims, size, bound)
+        self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
         self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
         self._numbering: dict[str, tuple[str, int]] = {}
-        self._calls = itertools.count(1)
-        self._parked: dict[tuple[str, str], _Parked] = {}
-        self._on_cancel: Callable[[str, str], None] = lambda robot_id, job_id: None
-        self._poller: asyncio.Task[None] | None = None
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None:
         """`hear(robot_id, job_id)` when a job that this door granted is to stop."""
-        self._on_cancel = hear
+        self._claims.on_cancel = hear
 
     # -- messages, batched
 
@@ -163,17 +148,10 @@ class FleetClient:
         return self._beats.put((beat, jobs))
 
     def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
-        """The registry admits, the job store grants: at once, or within `wait_ms`."""
-        self._poller = self._poller or asyncio.get_running_loop().create_task(self._poll_outbox())
-        wait_ms = min(wait_ms, self.limits.max_claim_wait_ms)
-        call = next(self._calls)
-        return self._claims.put(Claim(self._door, robot_id, request_id, limit, wait_ms, [], "", 0, call))
+        return self._claims.claim(robot_id, request_id, limit, wait_ms)
 
-    def withdraw(self, robot_id: str, request_id: str) -> None:
-        parked = self._parked.pop((robot_id, request_id), None)
-        if parked is not None:
-            parked.future.cancel()
-            self.execute(Withdraw(self._door, robot_id, parked.claim.call))
+    def withdraw(self, robot_id: str, request_id: str, claim: asyncio.Future[Answer]) -> None:
+        self._claims.withdraw(robot_id, request_id, claim)
 
     # -- reads
 
@@ -214,10 +192,8 @@ class FleetClient:
         return await self._snapshot()
 
     async def close(self) -> None:
-        if self._poller is not None:
-            self._poller.cancel()
-            await asyncio.gather(self._poller, return_exceptions=True)
-        for batcher in (self._commands, self._registry, self._beats, self._claims, self._announcements):
+        await self._claims.close()
+        for batcher in (self._commands, self._registry, self._beats, self._announcements):
             await batcher.close()
 
     # -- one call per batch
@@ -263,73 +239,3 @@ class FleetClient:
             )
             for (_, jobs), reply in zip(batch, replies, strict=True)
         ]
-
-    async def _send_claims(
-        self, claims: Sequence[Claim], futures: Sequence[asyncio.Future[Answer]]
-    ) -> Sequence[Any]:
-        admitted = await self._rooms.registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
-        outcomes: list[Any] = [outcome_of(reply) for reply in admitted]
-        ready = [index for index, outcome in enumerate(outcomes) if not isinstance(outcome, Exception)]
-        full = [_admitted(claims[index], outcomes[index]) for index in ready]
-        for index, claim in zip(ready, full, strict=True):
-            # Before the call: a grant may come by the outbox before its reply is read.
-            self._park(claim, futures[index])
-        replies = await self._rooms.job_store.execute(full) if full else []
-        for index, reply in zip(ready, replies, strict=True):
-            outcomes[index] = Batcher.WAIT if isinstance(reply, Parked) else outcome_of(reply)
-            if not isinstance(reply, Parked):
-                self._parked.pop((claims[index].robot_id, claims[index].request_id), None)
-        return outcomes
-
-    def _park(self, claim: Claim, future: asyncio.Future[Answer]) -> None:
-        """The fleet answers in time; should it have restarted and forgotten, the door answers itself."""
-        until = asyncio.get_running_loop().time() + claim.wait_ms / 1_000 + RETRY_FOR_S
-        self._parked[claim.robot_id, claim.request_id] = _Parked(claim, future, until)
-
-    async def _poll_outbox(self) -> None:
-        epoch = cursor = 0
-        while True:
-            self._end_forgotten(asyncio.get_running_loop().time())
-            try:
-                page = await self._rooms.job_store.outbox(self._door, epoch, cursor, self.limits.long_poll_ms)
-                if page.epoch != epoch and epoch:
-                    await self._claim_again()
-            except FleetError:
-                continue
-            epoch, cursor = page.epoch, page.cursor
-            for answer in page.answers:
-                self._resolve(answer)
-            for robot_id, job_id in page.cancels:
-                self._on_cancel(robot_id, job_id)
-
-    async def _claim_again(self) -> None:
-        """The store lost sight of this door and dropped its claims: those that still wait go in again,
-        under their request ids, so that what was granted meanwhile is not granted twice."""
-        claims = [parked.claim for parked in self._parked.values()]
-        size = self.limits.max_batch
-        for batch in (claims[start : start + size] for start in range(0, len(claims), size)):
-            for claim, reply in zip(batch, await self._rooms.job_store.execute(batch), strict=True):
-                if not isinstance(reply, Parked):
-                    answer = (
-                        reply if isinstance(reply, Answer) else Answer(claim.robot_id, claim.request_id, [])
-                    )
-                    self._resolve(answer)
-
-    def _resolve(self, answer: Answer) -> None:
-        parked = self._parked.pop((answer.robot_id, answer.request_id), None)
-        if parked is not None and not parked.future.done():
-            parked.future.set_result(answer)
-
-    def _end_forgotten(self, now: float) -> None:
-        for (robot_id, request_id), parked in list(self._parked.items()):
-            if parked.until < now:
-                self._resolve(Answer(robot_id, request_id, []))
-
-
-def _admitted(claim: Claim, admitted: Any) -> Claim:
-    return msgspec.structs.replace(
-        claim,
-        capabilities=admitted.capabilities,
-        environment=admitted.environment,
-        max_concurrent_jobs=admitted.max_concurrent_jobs,
-    )

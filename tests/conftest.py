@@ -8,21 +8,26 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+import ray
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from actors.client import FleetClient
 from actors.local import LocalFleet
+from actors.supervisor import Supervisor
+from actors.supervisor import connect as connect_ray
 from api.auth import mint
 from api.main import DoorServer
 from api.settings import load
+from fleet.limits import Limits
 
 # The same examples every time; `make test-long` looks further.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -136,9 +141,66 @@ async def served(fleet: Any, **settings: Any) -> AsyncIterator[World]:
         await running
 
 
+class FollowFeed:
+    """A reader of a feed that keeps its place."""
+
+    def __init__(self, fleet: FleetClient, name: str, epoch: str, offset: int) -> None:
+        self.fleet = fleet
+        self.name = name
+        self.epoch = epoch
+        self.offset = offset
+        self.kept: list[bytes] = []
+
+    @classmethod
+    async def begin(cls, fleet: FleetClient, name: str) -> FollowFeed:
+        """At the head: what comes from now on."""
+        page = await fleet.read(name, "", 0, 0)
+        return cls(fleet, name, page.epoch, page.offset)
+
+    async def take(self, count: int) -> list[Any]:
+        """The next `count` events, decoded."""
+        async with asyncio.timeout(20):
+            while len(self.kept) < count:
+                page = await self.fleet.read(self.name, self.epoch, self.offset, 1_000)
+                self.epoch, self.offset = page.epoch, page.offset
+                self.kept += page.events
+        events, self.kept = self.kept[:count], self.kept[count:]
+        return [json.loads(event) for event in events]
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One Ray for all tests of a run; a namespace for each."""
+    connect_ray(None, "fleetcast-tests", 2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def supervisor(ray_cluster: None) -> Iterator[Supervisor]:
+    supervisor = Supervisor(f"test-{secrets.token_hex(4)}", quick_limits(), "0.0.0-test")
+    yield supervisor
+    supervisor.stop()
+
+
+@pytest.fixture(params=["local", "ray"])
+async def fleet(request: pytest.FixtureRequest) -> AsyncIterator[FleetClient]:
+    if request.param == "local":
+        fleet: FleetClient = LocalFleet(quick_limits(), "0.0.0-test")
+    else:
+        supervisor: Supervisor = request.getfixturevalue("supervisor")
+        fleet = await asyncio.to_thread(supervisor.client)
+    yield fleet
+    await fleet.close()
+
+
+def quick_limits(**more: int) -> Limits:
+    return Limits(**QUICK | more)
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    fleet = LocalFleet(load(jwt_secret_key=SECRET, limits_json=QUICK).limits(), "0.0.0-test")
+    fleet = LocalFleet(quick_limits(), "0.0.0-test")
     async with served(fleet) as world:
         yield world
     await fleet.close()

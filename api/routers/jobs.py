@@ -143,8 +143,8 @@ async def claim(request: Request) -> Response:
     leaving = asyncio.ensure_future(request.receive())
     either: set[asyncio.Future[Any]] = {granting, leaving}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not granting.done():  # the robot hung up: a grant now would lie idle until its lease ends
-        door.fleet.withdraw(body.robot_id, body.request_id)
+    if not granting.done():  # the robot hung up
+        door.fleet.withdraw(body.robot_id, body.request_id, granting)
         return answer({"jobs": []})
     leaving.cancel()
     return answer({"jobs": [granted_job(grant) for grant in granting.result().grants]})

@@ -62,7 +62,7 @@ class RobotSession:
         self._door = door
         self._fleet = door.fleet
         self._socket = socket
-        self._claims: set[str] = set()
+        self._claims: dict[str, asyncio.Future[Answer]] = {}
         self._told: set[str] = set()
         self._drained = False
         self._unanswered = 0
@@ -112,9 +112,14 @@ class RobotSession:
         self._ask(message.id, self._fleet.heartbeat(beat, message.jobs), self._on_beat)
 
     def _claim(self, message: ClaimJobs) -> None:
-        self._claims.add(message.request_id)
         future = self._fleet.claim(self.robot_id, message.request_id, message.limit, message.wait_ms)
+        self._claims[message.request_id] = future
+        future.add_done_callback(partial(self._claim_ended, message.request_id))
         self._ask(message.id, future, partial(self._on_granted, message))
+
+    def _claim_ended(self, request_id: str, future: asyncio.Future[Answer]) -> None:
+        if self._claims.get(request_id) is future:
+            del self._claims[request_id]
 
     def _ask(
         self,
@@ -165,12 +170,6 @@ class RobotSession:
         return None
 
     def _on_granted(self, message: ClaimJobs, answer: Answer) -> ToRobot | None:
-        self._claims.discard(message.request_id)
-        if self._closed:
-            for grant in answer.grants:  # nobody is there to do them
-                report = Report(JobEvent.RELEASE, grant.job.job_id, self.robot_id, grant.token)
-                self._fleet.execute(report)
-            return None
         self._told.difference_update(grant.job.job_id for grant in answer.grants)
         jobs = [granted_job(grant) for grant in answer.grants]
         return Ack(id=message.request_id if message.id is None else message.id, jobs=jobs)
@@ -196,8 +195,8 @@ class RobotSession:
 
     def close(self) -> None:
         self._closed = True
-        for request_id in self._claims:
-            self._fleet.withdraw(self.robot_id, request_id)
+        for request_id, claim in tuple(self._claims.items()):
+            self._fleet.withdraw(self.robot_id, request_id, claim)
         self._fleet.administer(CloseSession(self.robot_id, self.session))
 
 

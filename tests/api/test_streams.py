@@ -13,12 +13,11 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from conftest import QUICK, SECRET, World, end_of, hear, served, until
+from conftest import SECRET, World, end_of, hear, quick_limits, served, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.local import LocalFleet
-from api.settings import load
 
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -52,9 +51,9 @@ def forged(**header: str) -> list[str]:
 
 
 @asynccontextmanager
-async def fresh(limits: dict[str, int] | None = None, **settings: Any) -> AsyncIterator[World]:
-    """A world with limits and settings of its own."""
-    fleet = LocalFleet(load(jwt_secret_key=SECRET, limits_json=QUICK | (limits or {})).limits())
+async def fresh(refresh_ms: int = 1_000, **settings: Any) -> AsyncIterator[World]:
+    """A world with settings of its own."""
+    fleet = LocalFleet(quick_limits(refresh_ms=refresh_ms))
     async with served(fleet, **settings) as world:
         yield world
     await fleet.close()
@@ -137,7 +136,7 @@ async def until_dropped(world: World, slow: int) -> None:
 @pytest.mark.parametrize("path", STREAMS)
 async def test_a_watcher_that_takes_no_byte_is_dropped_and_the_others_are_not(path: str) -> None:
     # Snapshots of the fleet's own would take the place of the flood's.
-    async with fresh({"refresh_ms": 600_000}, send_timeout_s=0.2) as world:
+    async with fresh(refresh_ms=600_000, send_timeout_s=0.2) as world:
         query = {"interval": 1} if path == "metrics/stream" else {}
         async with world.mute(path, **query), world.open(path, **query) as healthy:
             await flood(world, path, 900_000)
@@ -284,7 +283,7 @@ async def test_a_bad_environment_is_closed_1008_naming_it(world: World, environm
 
 
 async def test_dev_mode_lets_a_missing_token_in_and_still_refuses_a_wrong_one() -> None:
-    fleet = LocalFleet(load(jwt_dev_mode=True).limits())
+    fleet = LocalFleet(quick_limits())
     async with served(fleet, jwt_dev_mode=True) as world:
         async with world.open("live-jobs", None) as socket:
             await socket.send("ping")

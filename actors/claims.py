@@ -1,0 +1,184 @@
+"""A door's claims: sent in batches, answered at once or by the one long poll on its outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from actors.batching import Batcher, outcome_of
+from fleet.errors import FleetError
+from fleet.job import JobEvent
+from fleet.limits import Limits
+from fleet.messages import (
+    AdmitClaim,
+    Answer,
+    Claim,
+    Command,
+    Outbox,
+    Parked,
+    RegistryCommand,
+    Report,
+    Withdraw,
+)
+
+GRACE_S = 10.0
+
+
+class JobStoreSide(Protocol):
+    async def execute(self, commands: Sequence[Command]) -> list[Any]: ...
+
+    async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox: ...
+
+
+class RegistrySide(Protocol):
+    async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]: ...
+
+
+class _Open(msgspec.Struct):
+    """A claim without an answer. One that was withdrawn stays until its time is over: what is granted to it
+    after all must go back."""
+
+    claim: Claim
+    future: asyncio.Future[Answer]
+    until: float
+
+
+class Claims:
+    """Bound: `max_backlog` claims wait to be sent, then Busy; each ends by itself after its `wait_ms`."""
+
+    def __init__(
+        self, job_store: JobStoreSide, registry: RegistrySide, limits: Limits, tell: Callable[[Command], Any]
+    ) -> None:
+        self._job_store = job_store
+        self._registry = registry
+        self._limits = limits
+        self._tell = tell
+        self._door = secrets.token_hex(8)
+        self._calls = itertools.count(1)
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._batcher: Batcher[Claim, Answer] = Batcher(self._send, limits.max_batch, limits.max_backlog)
+        self._poller: asyncio.Task[None] | None = None
+        self.on_cancel: Callable[[str, str], None] = lambda robot_id, job_id: None
+
+    def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
+        """The registry admits, the job store grants: at once, or within `wait_ms`. Said again, the newest
+        gets the answer and the older an empty one."""
+        loop = asyncio.get_running_loop()
+        self._poller = self._poller or loop.create_task(self._poll())
+        wait_ms = min(wait_ms, self._limits.max_claim_wait_ms)
+        claim = Claim(self._door, robot_id, request_id, limit, wait_ms, [], "", 0, next(self._calls))
+        future = self._batcher.put(claim)
+        older = self._open.get((robot_id, request_id))
+        if older is not None and not older.future.done():
+            older.future.set_result(Answer(robot_id, request_id, []))
+        # The fleet answers in time; should it have restarted and forgotten, the door answers itself.
+        self._open[robot_id, request_id] = _Open(claim, future, loop.time() + wait_ms / 1_000 + GRACE_S)
+        return future
+
+    def withdraw(self, robot_id: str, request_id: str, future: asyncio.Future[Answer]) -> None:
+        """Nobody waits for this answer any more; what it grants goes back to the queue."""
+        future.cancel()
+        entry = self._open.get((robot_id, request_id))
+        if entry is not None and entry.future is future:
+            self._tell(Withdraw(self._door, robot_id, entry.claim.call))
+
+    async def close(self) -> None:
+        if self._poller is not None:
+            self._poller.cancel()
+            await asyncio.gather(self._poller, return_exceptions=True)
+        await self._batcher.close()
+
+    # -- there
+
+    async def _send(self, claims: Sequence[Claim], futures: Sequence[asyncio.Future[Answer]]) -> list[Any]:
+        replies = await self._registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
+        outcomes: list[Any] = [outcome_of(reply) for reply in replies]
+        for index, claim in enumerate(claims):
+            if isinstance(outcomes[index], Exception) or futures[index].cancelled():
+                self._forget(claim)
+        ready = [i for i, o in enumerate(outcomes) if not isinstance(o, Exception) and not futures[i].done()]
+        full = [_admitted(claims[i], outcomes[i]) for i in ready]
+        for claim in full:
+            self._open[claim.robot_id, claim.request_id].claim = claim
+        for i, claim, reply in zip(ready, full, await self._granted(full), strict=True):
+            outcomes[i] = self._outcome(claim, reply, futures[i])
+        return outcomes
+
+    async def _granted(self, claims: list[Claim]) -> list[Any]:
+        return await self._job_store.execute(claims) if claims else []
+
+    def _outcome(self, claim: Claim, reply: Any, future: asyncio.Future[Answer]) -> Any:
+        if isinstance(reply, Parked):
+            if future.cancelled():  # while the call was under way: its withdrawal may have come too early
+                self._tell(Withdraw(self._door, claim.robot_id, claim.call))
+            return Batcher.WAIT
+        self._forget(claim)
+        if future.cancelled() and isinstance(reply, Answer):
+            self._give_back(reply)
+        return outcome_of(reply)
+
+    def _forget(self, claim: Claim) -> None:
+        entry = self._open.get((claim.robot_id, claim.request_id))
+        if entry is not None and entry.claim.call == claim.call:
+            del self._open[claim.robot_id, claim.request_id]
+
+    # -- and back
+
+    async def _poll(self) -> None:
+        epoch = cursor = 0
+        while True:
+            self._end_forgotten(asyncio.get_running_loop().time())
+            try:
+                page = await self._job_store.outbox(self._door, epoch, cursor, self._limits.long_poll_ms)
+                if page.epoch != epoch and epoch:
+                    await self._claim_again()
+            except FleetError:
+                continue
+            epoch, cursor = page.epoch, page.cursor
+            for answer in page.answers:
+                self._resolve(answer)
+            for robot_id, job_id in page.cancels:
+                self.on_cancel(robot_id, job_id)
+
+    async def _claim_again(self) -> None:
+        """The store lost sight of this door and dropped its claims: those that still wait go in again,
+        under their request ids, so that what was granted meanwhile is not granted twice."""
+        claims = [entry.claim for entry in self._open.values() if not entry.future.done()]
+        for start in range(0, len(claims), self._limits.max_batch):
+            batch = claims[start : start + self._limits.max_batch]
+            for claim, reply in zip(batch, await self._job_store.execute(batch), strict=True):
+                if isinstance(reply, Answer):
+                    self._resolve(reply)
+                elif not isinstance(reply, Parked):
+                    self._resolve(Answer(claim.robot_id, claim.request_id, []))
+
+    def _resolve(self, answer: Answer) -> None:
+        entry = self._open.pop((answer.robot_id, answer.request_id), None)
+        if entry is None:
+            return  # answered before: the same answer came another way too
+        if entry.future.cancelled():
+            self._give_back(answer)
+        elif not entry.future.done():
+            entry.future.set_result(answer)
+
+    def _give_back(self, answer: Answer) -> None:
+        for grant in answer.grants:
+            self._tell(Report(JobEvent.RELEASE, grant.job.job_id, answer.robot_id, grant.token))
+
+    def _end_forgotten(self, now: float) -> None:
+        for entry in [entry for entry in self._open.values() if entry.until < now]:
+            self._resolve(Answer(entry.claim.robot_id, entry.claim.request_id, []))
+
+
+def _admitted(claim: Claim, admitted: Any) -> Claim:
+    return msgspec.structs.replace(
+        claim,
+        capabilities=admitted.capabilities,
+        environment=admitted.environment,
+        max_concurrent_jobs=admitted.max_concurrent_jobs,
+    )
