@@ -152,7 +152,7 @@ class EventBus:
             try:
                 page = await fleet.read(FEED_OF[kind], epoch, offset, READ_MS)
             except FleetError as error:
-                log.warning("%s is not heard: %s", FEED_OF[kind], error.detail)
+                log.warning("%s is not heard for now: %s", FEED_OF[kind], error.detail)
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, offset = page.epoch, page.offset

@@ -49,6 +49,7 @@ class World:
         self.port = port
         self.fleet = fleet
         self.server = server
+        self.namespace = ""
 
     def token(self, role: str = "admin", ttl_s: float = 60.0, **claims: Any) -> str:
         return mint(SECRET, "tester", role, ttl_s, time.time(), **claims)

@@ -16,7 +16,8 @@ from starlette.routing import Route
 from api.bodies import answer, decode, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
-from fleet.job import JobEvent, JobStatus
+from fleet.errors import PeerFault
+from fleet.job import Job, JobEvent, JobStatus
 from fleet.messages import (
     Cancel,
     Get,
@@ -30,6 +31,7 @@ from fleet.messages import (
     Token,
     granted_job,
 )
+from fleet.wall_time import wall_ns_of
 
 MAX_REPORT_BYTES = 1024 * 1024
 
@@ -39,34 +41,71 @@ def new_job_id() -> str:
 
 
 async def submit(request: Request) -> Response:
-    """One job, or a list of up to 1,000: all or nothing. 201 with the job or `{"jobs"}`."""
+    """One job, or a list of up to 1,000: all or nothing. 201 with the job or `{"jobs"}`. With
+    `?partial=true` a list gets 200 and `{"results"}`, for each item `{"job"}` or `{"error"}`."""
     door: Door = request.app.state.door
     door.principal(request).need("operator")
+    partial = request.query_params.get("partial", "false")
+    if partial not in ("true", "false"):
+        raise BadRequest(422, "partial must be true or false", "bad_parameter")
     body = await read_body(request)
-    several = body.lstrip()[:1] == b"["
-    specs = _specs(body, door) if several else [decode(body, JobSpec)]
-    for index, spec in enumerate(specs):
-        if len(msgspec.json.encode(spec.payload)) > door.fleet.limits.max_payload_bytes:
-            raise BadRequest(413, f"the payload of job {index} is too large", "payload_too_large")
-    jobs = await door.fleet.execute(Submit([new_job_id() for _ in specs], specs))
-    return answer({"jobs": jobs} if several else jobs[0], 201)
+    most = door.fleet.limits.max_payload_bytes
+    if body.lstrip()[:1] != b"[":
+        [job] = await _submit(door, [_spec(body, most)])
+        return answer(job, 201)
+    items = [_spec_or_error(bytes(item), most) for item in _items(body, door)]
+    if partial == "true":
+        return answer({"results": await _results(door, items)})
+    errors = [_error(index, item) for index, item in enumerate(items) if isinstance(item, BadRequest)]
+    if errors:
+        raise BadRequest(422, f"{len(errors)} of {len(items)} jobs are invalid", "invalid", errors)
+    return answer({"jobs": await _submit(door, [item for item in items if isinstance(item, JobSpec)])}, 201)
 
 
-def _specs(body: bytes, door: Door) -> list[JobSpec]:
-    """Raises BadRequest 422 that names each bad item."""
+async def _submit(door: Door, specs: list[JobSpec]) -> list[Job]:
+    jobs: list[Job] = await door.fleet.execute(Submit([new_job_id() for _ in specs], specs))
+    return jobs
+
+
+async def _results(door: Door, items: list[JobSpec | BadRequest]) -> list[dict[str, Any]]:
+    specs = [item for item in items if isinstance(item, JobSpec)]
+    jobs = iter(await _submit(door, specs) if specs else ())
+    return [
+        {"error": _error(index, item)} if isinstance(item, BadRequest) else {"job": next(jobs)}
+        for index, item in enumerate(items)
+    ]
+
+
+def _error(index: int, error: BadRequest) -> dict[str, Any]:
+    return {"index": index, "code": error.code, "detail": error.detail}
+
+
+def _items(body: bytes, door: Door) -> list[msgspec.Raw]:
     items = decode(body, list[msgspec.Raw])
     limit = door.fleet.limits.max_jobs_per_submit
     if not 1 <= len(items) <= limit:
         raise BadRequest(422, f"a list holds 1 to {limit} jobs, this one {len(items)}", "bad_list")
-    specs, errors = [], []
-    for index, item in enumerate(items):
+    return items
+
+
+def _spec(body: bytes, max_payload_bytes: int) -> JobSpec:
+    """Raises BadRequest for all that makes a job impossible."""
+    spec = decode(body, JobSpec)
+    if len(msgspec.json.encode(spec.payload)) > max_payload_bytes:
+        raise BadRequest(413, f"the payload is larger than {max_payload_bytes} bytes", "payload_too_large")
+    if spec.not_before is not None:
         try:
-            specs.append(decode(bytes(item), JobSpec))
-        except BadRequest as error:
-            errors.append({"index": index, "detail": error.detail})
-    if errors:
-        raise BadRequest(422, f"{len(errors)} of {len(items)} jobs are invalid", "invalid", errors)
-    return specs
+            wall_ns_of(spec.not_before)
+        except PeerFault as error:
+            raise BadRequest(422, f"not_before: {error.detail}", error.code) from None
+    return spec
+
+
+def _spec_or_error(item: bytes, max_payload_bytes: int) -> JobSpec | BadRequest:
+    try:
+        return _spec(item, max_payload_bytes)
+    except BadRequest as error:
+        return error
 
 
 async def page(request: Request) -> Response:

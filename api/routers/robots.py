@@ -15,13 +15,14 @@ from starlette.routing import Route
 from api.bodies import answer, decode, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
-from fleet.errors import NotFound
+from fleet.errors import Conflict, NotFound
 from fleet.messages import (
     Beat,
     Cpu,
     DeleteRobot,
     GetRobot,
     HeartbeatAnswer,
+    Held,
     Id,
     JobToken,
     Memory,
@@ -77,9 +78,15 @@ async def update(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    """Refused while the robot holds jobs. Its keys are revoked with it."""
     door: Door = request.app.state.door
     door.principal(request).need("operator")
     robot_id = request.path_params["robot_id"]
+    held = await door.fleet.execute(Held(robot_id))
+    if held:
+        raise Conflict(
+            f"{robot_id} holds {len(held)} jobs: drain it, and delete it when they are done", "busy_robot"
+        )
     await door.fleet.administer(DeleteRobot(robot_id))
     return answer({"deleted": True, "robot_id": robot_id})
 
@@ -100,12 +107,15 @@ async def set_status(request: Request) -> Response:
     return answer(await door.fleet.administer(command))
 
 
-class BeatBody(msgspec.Struct, frozen=True):
-    robot_id: Id = ""
+class BeatBody(msgspec.Struct, frozen=True, kw_only=True):
     status: ReportedStatus = "idle"
     cpu_percent: Cpu = 0.0
     memory_mb: Memory = 0.0
     jobs: Annotated[list[JobToken], Meta(max_length=100)] = []
+
+
+class NamedBeatBody(BeatBody, frozen=True, kw_only=True):
+    robot_id: Id
 
 
 def _send(door: Door, robot_id: str, body: BeatBody) -> asyncio.Future[HeartbeatAnswer]:
@@ -138,7 +148,7 @@ async def heartbeats(request: Request) -> Response:
     """A list of up to 1,000 heartbeats, each with its `robot_id`; a list of answers, in order."""
     door: Door = request.app.state.door
     principal = door.principal(request)
-    bodies = decode(await read_body(request), list[BeatBody])
+    bodies = decode(await read_body(request), list[NamedBeatBody])
     if len(bodies) > MAX_HEARTBEATS:
         raise BadRequest(422, f"a list holds up to {MAX_HEARTBEATS} heartbeats", "bad_list")
     for body in bodies:

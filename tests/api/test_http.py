@@ -10,6 +10,8 @@ from conftest import World, hear, until
 
 ROBOT = {"robot_id": "r-1", "capabilities": ["weld"], "max_concurrent_jobs": 2}
 
+SOME_BAD = [{"name": "a"}, {"name": ""}, {"nome": "b"}, {"name": "d"}, {"name": "e", "not_before": "soon"}]
+
 
 def refused(answer: httpx.Response, status: int, code: str = "") -> dict[str, Any]:
     assert answer.status_code == status, answer.text
@@ -156,9 +158,81 @@ async def test_a_malformed_job_is_refused_and_nothing_is_submitted(
 
 async def test_a_bad_list_names_each_bad_item(world: World) -> None:
     async with world.http() as http:
-        jobs = [{"name": "a"}, {"name": ""}, {"nome": "b"}]
-        body = refused(await http.post("/jobs", json=jobs), 422)
-        assert [error["index"] for error in body["errors"]] == [1, 2]
+        body = refused(await http.post("/jobs", json=SOME_BAD), 422)
+        assert [error["index"] for error in body["errors"]] == [1, 2, 4]
+        assert (await http.get("/jobs")).json()["jobs"] == []
+
+
+async def test_a_partial_list_gets_one_result_for_each_item(world: World) -> None:
+    async with world.http() as http:
+        results = (await http.post("/jobs?partial=true", json=SOME_BAD)).json()["results"]
+        none = (await http.post("/jobs?partial=true", json=[{}])).json()["results"]
+        listed = (await http.get("/jobs")).json()["jobs"]
+        refused(await http.post("/jobs?partial=perhaps", json=SOME_BAD), 422)
+    assert [list(result) for result in results] == [["job"], ["error"], ["error"], ["job"], ["error"]]
+    assert [job["name"] for job in listed] == ["d", "a"]
+    assert [results[4]["error"]["index"], results[4]["error"]["code"]] == [4, "bad_time"]
+    assert [list(result) for result in none] == [["error"]]
+
+
+async def test_a_robot_that_holds_a_job_is_not_deleted(world: World) -> None:
+    async with world.http() as http:
+        job_id, report = await held(http)
+        refused(await http.delete("/robots/r-1"), 409, "busy_robot")
+        assert (await http.get("/robots/r-1")).status_code == 200
+        await http.post(f"/jobs/{job_id}/release", json=report)
+        assert (await http.delete("/robots/r-1")).status_code == 200
+
+
+async def test_a_list_of_heartbeats_is_answered_in_order(world: World) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        beats = [{"robot_id": "nobody"}, {"robot_id": "r-1", "status": "busy", "cpu_percent": 3}]
+        answers = (await http.post("/robots/heartbeats", json=beats)).json()
+        refused(await http.post("/robots/heartbeats", json=[{"status": "idle"}]), 422)
+        refused(await http.post("/robots/heartbeats", json=[{"robot_id": "r-1"}] * 1_001), 422)
+        status = (await http.get("/robots/r-1")).json()["status"]
+    assert [(answer["robot_id"], answer["ok"]) for answer in answers] == [("nobody", False), ("r-1", True)]
+    assert status == "busy"
+
+
+async def test_robots_are_listed_by_status_and_environment(world: World) -> None:
+    async with world.http() as http:
+        for number, environment in enumerate(["hall", "hall", "yard"]):
+            robot = {"robot_id": f"r-{number}", "environment": environment}
+            await http.post("/robots/register", json=robot)
+        await http.put("/robots/r-1", json={"name": "arm", "environment": "hall"})
+        await http.post("/robots/r-1/heartbeat", json={"status": "error"})
+        hall = (await http.get("/robots", params={"environment": "hall", "limit": 1, "offset": 1})).json()
+        faulty = (await http.get("/robots", params={"status": "error"})).json()
+        refused(await http.get("/robots", params={"status": "happy"}), 422)
+        refused(await http.get("/robots", params={"limit": 501}), 422)
+        refused(await http.put("/robots/nobody", json={}), 404)
+        refused(await http.put("/robots/r-1", json={"max_concurrent_jobs": 0}), 422)
+    assert ([robot["robot_id"] for robot in hall["robots"]], hall["total"]) == (["r-1"], 2)
+    assert [(robot["robot_id"], robot["name"]) for robot in faulty["robots"]] == [("r-1", "arm")]
+
+
+async def test_fleet_metrics_and_health_are_told(world: World) -> None:
+    async with world.http("viewer") as http:
+        async with world.http() as admin:
+            await held(admin)
+            await admin.post("/jobs", json={"name": "next"})
+        metrics = (await http.get("/metrics/fleet")).json()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{world.port}/api/v1") as nobody:
+        live, ready = await nobody.get("/health/live"), await nobody.get("/health/ready")
+        await world.server.drain()
+        draining = await nobody.get("/health/ready")
+    assert metrics == {
+        "total_robots": 1,
+        "active_robots": 1,
+        "idle_robots": 1,
+        "busy_robots": 0,
+        "offline_robots": 0,
+        "active_jobs": 1,
+        "queue_depth": 1,
+    }
+    assert (live.status_code, ready.status_code, draining.status_code) == (200, 200, 503)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=-1", "status=done"])

@@ -181,9 +181,6 @@ class RegistryMachine(RuleBasedStateMachine):
         if known is None:
             with pytest.raises(NotFound):
                 self.registry.delete(robot_id)
-        elif known.beat.job_ids and not known.offline:
-            with pytest.raises(Conflict):
-                self.registry.delete(robot_id)
         else:
             self.registry.delete(robot_id)
             del self.known[robot_id]
