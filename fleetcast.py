@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 import time
 from importlib.metadata import version
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -52,6 +55,7 @@ def serve(
     host: str | None = typer.Option(None, help="Address to bind; default 127.0.0.1."),
     port: int | None = typer.Option(None, help="Port to bind; default 8000, 0 picks one."),
     address: str | None = typer.Option(None, help="Ray cluster to join; its fleet outlives this command."),
+    data_dir: Path | None = typer.Option(None, help="Folder to write to: its log; jobs are in memory."),
     simulate: int = typer.Option(0, min=0, max=100_000, help="Robots to simulate."),
     jobs_per_second: float = typer.Option(0.0, min=0.0, help="Jobs to submit; default 0.2 per robot."),
     service_seconds: float = typer.Option(2.0, min=0.001, help="Mean length of a simulated job."),
@@ -61,11 +65,20 @@ def serve(
     from api import redaction
     from api.settings import load
 
-    settings = load(host=host, port=port)
+    settings = load(host=host, port=port, data_dir=data_dir)
     _check_port(settings)
     redaction.install()
+    if settings.data_dir is not None:
+        _log_to(settings.data_dir)
     rate = jobs_per_second or 0.2 * simulate
     _run_fleet(settings, address, num_cpus, simulate, rate, service_seconds)
+
+
+def _log_to(folder: Path) -> None:
+    """At most four files of 10 MB."""
+    handler = RotatingFileHandler(folder / "fleetcast.log", maxBytes=10_000_000, backupCount=3)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
 
 
 def _check_port(settings: Settings) -> None:
@@ -94,7 +107,10 @@ def _run_fleet(
 
         from actors.supervisor import Supervisor, connect
 
-        connect(address, settings.namespace, num_cpus)
+        if address:
+            _join(address, settings.namespace)
+        else:
+            connect(None, settings.namespace, num_cpus)
         signal.signal(signal.SIGTERM, _interrupt)
         supervisor = Supervisor(settings.namespace, settings.limits(), version("fleetcast"), bool(address))
         uvloop.run(_serve(settings, supervisor, robots, rate, service_s))
@@ -145,9 +161,17 @@ def _join(address: str, namespace: str) -> None:
     from actors.supervisor import connect
 
     try:
+        _check_reachable(address)
         connect(address, namespace, None)
-    except ConnectionError:
+    except (ConnectionError, OSError):
         raise Misuse(f"no Ray cluster answers at {address}") from None
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for ever. Raises OSError; names such as "auto" are Ray's to look up."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -207,7 +231,7 @@ async def _simulate(
     from simulators.load.swarm import Swarm
     from simulators.robot import RobotProfile
 
-    token = _simulation_token(settings)
+    token = _mint(settings, "simulation", "operator", SIMULATION_TOKEN_TTL_S)
     profile = RobotProfile(service_mean_s=service_s)
     parts = [
         supervisor.simulator("swarm", Swarm, url, token, robots, profile),
@@ -219,22 +243,21 @@ async def _simulate(
     return asyncio.get_running_loop().create_task(_renew(parts, settings))
 
 
-def _simulation_token(settings: Settings) -> str:
+def _mint(settings: Settings, subject: str, role: str, ttl_s: float) -> str:
+    """A token as this server wants it; empty where there is no secret."""
     from api.auth import mint
 
-    secret = settings.secret()
     claims = {"iss": settings.jwt_issuer, "aud": settings.jwt_audience}
     named = {name: value for name, value in claims.items() if value}
-    if not secret:
-        return ""
-    return mint(secret, "simulation", "operator", SIMULATION_TOKEN_TTL_S, time.time(), **named)
+    secret = settings.secret()
+    return mint(secret, subject, role, ttl_s, time.time(), **named) if secret else ""
 
 
 async def _renew(parts: list[Any], settings: Settings) -> None:
     while True:
         await asyncio.sleep(SIMULATION_TOKEN_TTL_S / 2)
         for part in parts:
-            await part.renew(_simulation_token(settings))
+            await part.renew(_mint(settings, "simulation", "operator", SIMULATION_TOKEN_TTL_S))
 
 
 @app.command()
@@ -244,15 +267,15 @@ def token(
     ttl: float = typer.Option(3_600.0, min=1.0, help="Seconds until it expires."),
 ) -> None:
     """Print a token, alone on the last line."""
-    from api.auth import ROLES, mint
+    from api.auth import ROLES
     from api.settings import load
 
     if role not in ROLES:
         raise Misuse(f"--role must be one of {', '.join(ROLES)}")
-    secret = load().secret()
-    if not secret:
+    minted = _mint(load(), sub, role, ttl)
+    if not minted:
         raise Misuse("set JWT_SECRET_KEY to the secret of the server")
-    print(mint(secret, sub, role, ttl, time.time()))
+    print(minted)
 
 
 URL = typer.Option(None, envvar="FLEETCAST_URL", help="The server; default http://127.0.0.1:8000.")
@@ -263,11 +286,10 @@ TOKEN = typer.Option(
 
 def _client(url: str | None, token: str | None, role: str) -> tuple[str, str]:
     """(base URL, token); an empty token where there is nothing to make one from."""
-    from api.auth import mint
+    from api.settings import load
 
-    secret = os.environ.get("JWT_SECRET_KEY", "")
-    if not token and secret:
-        token = mint(secret, "cli", role, 60.0, time.time())
+    if not token and os.environ.get("JWT_SECRET_KEY"):
+        token = _mint(load(), "cli", role, 60.0)
     return (url or "http://127.0.0.1:8000").rstrip("/"), token or ""
 
 
@@ -284,6 +306,22 @@ def _ask(method: str, url: str, token: str, **given: Any) -> Any:
     kind = answer.headers.get("content-type", "")
     detail = answer.json()["detail"] if kind == "application/problem+json" else answer.reason_phrase
     raise Misuse(f"the server refused ({answer.status_code}): {detail}")
+
+
+@app.command()
+def robot_key(
+    robot: str = typer.Option(..., help="The robot that may use the key."),
+    name: str = typer.Option("", help="What to call the key."),
+    ttl: float | None = typer.Option(None, min=1.0, help="Seconds until it expires; default never."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+) -> None:
+    """Issue an API key for a robot; the secret, shown this once, is alone on the last line."""
+    base, token = _client(url, token, "admin")
+    body = {"robot_id": robot, "name": name, "ttl_s": ttl}
+    key = _ask("POST", f"{base}/api/v1/robot-api-keys", token, json=body)
+    err.print(f"key {key['key_id']} of {robot}, expires: {key['expires_at'] or 'never'}")
+    print(key["api_key"])
 
 
 @app.command()

@@ -93,7 +93,7 @@ class Supervisor(msgspec.Struct):
 def connect(address: str | None, namespace: str, num_cpus: int | None) -> None:
     """Joins the cluster at `address`, or starts one of our own on this machine."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a notice of its future
-    common: dict[str, Any] = {"namespace": namespace, "logging_level": "ERROR", "log_to_driver": False}
+    common: dict[str, Any] = {"namespace": namespace, "logging_level": "ERROR", "log_to_driver": True}
     if address:
         ray.init(address=address, **common)
     else:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +17,7 @@ from fleet.errors import Misuse
 from fleet.limits import Limits
 
 MIN_SECRET_BYTES = 32
+OF_CLIENTS = {"FLEETCAST_URL", "FLEETCAST_TOKEN"}
 
 
 class Settings(BaseSettings):
@@ -24,6 +29,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", alias="FLEETCAST_HOST")
     port: int = Field(8000, alias="FLEETCAST_PORT", ge=0, le=65_535)
     namespace: str = Field("fleetcast", alias="FLEETCAST_NAMESPACE", min_length=1)
+    data_dir: Path | None = Field(None, alias="FLEETCAST_DATA_DIR")
     jwt_secret_key: SecretStr | None = Field(None, alias="JWT_SECRET_KEY")
     jwt_dev_mode: bool = Field(False, alias="JWT_DEV_MODE")
     jwt_issuer: str | None = Field(None, alias="JWT_ISSUER")
@@ -65,6 +71,9 @@ def _check(settings: Settings) -> None:
     unknown = set(settings.limits_json) - set(Limits.__struct_fields__)
     if unknown:
         raise Misuse(f"FLEETCAST_LIMITS: unknown name {sorted(unknown)[0]!r}")
+    _check_names()
+    if settings.data_dir is not None:
+        _check_folder(settings.data_dir)
     if settings.jwt_dev_mode and not is_loopback(settings.host):
         raise Misuse(
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "
@@ -78,6 +87,25 @@ def _check(settings: Settings) -> None:
             "set JWT_SECRET_KEY to at least 32 random bytes (such as: openssl rand -hex 32), "
             "or JWT_DEV_MODE=true to let this machine in without tokens"
         )
+
+
+def _check_names() -> None:
+    """A mistyped variable must not be ignored in silence."""
+    known = {str(field.alias) for field in Settings.model_fields.values()} | OF_CLIENTS
+    unknown = sorted(name for name in os.environ if name.startswith("FLEETCAST_") and name not in known)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise Misuse(f"{unknown[0]} is no setting of fleetcast{hint}")
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Misuse(f"--data-dir {folder} cannot be written to: {error.strerror}") from None
 
 
 def is_loopback(host: str) -> bool:
