@@ -158,8 +158,11 @@ class Served:
         raise AssertionError("".join(self.printed))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Its end must be clean and leave nothing behind."""
-        self.process.send_signal(number)
+        """Its end must be clean and leave nothing behind. Ctrl-C in a terminal reaches the whole group."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         assert self.process.stdout is not None
         self.printed += self.process.stdout.readlines()
         assert self.process.wait(60) == 0, "".join(self.printed)
@@ -179,7 +182,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     try:
         server.until("3 simulated (robots)")
         yield server
-        server.stop()
+        server.stop(signal.SIGINT)
         assert (folder / "fleetcast.log").exists()
     finally:
         server.kill()
@@ -268,7 +271,7 @@ def test_a_fleet_on_a_cluster_outlives_its_server_until_down(ray_cluster: None) 
             with httpx.Client(base_url=f"{server.url}/api/v1", headers=headers) as http:
                 assert [job["name"] for job in http.get("/jobs").json()["jobs"]] == known
                 http.post("/jobs", json={"name": "a"})
-            server.stop(signal.SIGINT)
+            server.stop()
         finally:
             server.kill()
     down = fleetcast("down", "--address", address, FLEETCAST_NAMESPACE="outlives")
