@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 from collections import Counter
@@ -70,10 +71,10 @@ class MetricsWheel:
                     self._send(watcher)
                     heapq.heappush(self._heap, (due + interval_s, next(self._tie), watcher, interval_s))
             wait = self._heap[0][0] - now if self._heap else None
-            try:
-                await asyncio.wait_for(self._earlier.wait(), wait)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                # Not `wait_for`: in Python 3.11 it may swallow the cancellation that ends this loop.
+                async with asyncio.timeout(wait):
+                    await self._earlier.wait()
 
     def _send(self, watcher: Watcher) -> None:
         current = self._hub.feeds[METRICS].current

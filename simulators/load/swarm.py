@@ -195,7 +195,9 @@ class Swarm:
                     self.think(robot, Woke())
             wait_s = max(0.0, (self._due[0][0] - time.monotonic_ns()) / 1e9) if self._due else None
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sooner.wait(), wait_s)
+                # Not `wait_for`: in Python 3.11 it may swallow the cancellation that ends this loop.
+                async with asyncio.timeout(wait_s):
+                    await self._sooner.wait()
 
     async def _connect(self, robot: _Robot) -> None:
         query = f"?token={quote(self._token, safe='')}" if self._token else ""
