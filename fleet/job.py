@@ -103,6 +103,10 @@ def again(ask: Ask) -> bool:
     return ask.attempts_left and ask.retryable
 
 
+def stopping_retryably(ask: Ask) -> bool:
+    return ask.cancel_requested and ask.retryable
+
+
 def _rules() -> tuple[Rule, ...]:
     P, C, R = JobStatus.PENDING, JobStatus.CLAIMED, JobStatus.RUNNING
     DONE, FAILED, STOPPED = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
@@ -130,7 +134,7 @@ def _rules() -> tuple[Rule, ...]:
             Rule(held, E.LEASE_EXPIRED, P, again),
             Rule(held, E.LEASE_EXPIRED, FAILED, always),
             Rule(held, E.FAIL, FAILED, late),
-            Rule(held, E.FAIL, STOPPED, lambda ask: ask.cancel_requested and ask.retryable),
+            Rule(held, E.FAIL, STOPPED, stopping_retryably),
             Rule(held, E.FAIL, P, again),
             Rule(held, E.FAIL, FAILED, always),
             Rule(held, E.CANCELLED, FAILED, late),
