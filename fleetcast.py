@@ -386,7 +386,7 @@ def watch(
 
 
 async def _watch(uri: str, stream: str) -> None:
-    """Rows by job or robot, newest last, 30 at most; the other streams have one row."""
+    """A row per job or robot, 30 at most; the other streams have one."""
     from rich.live import Live
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -403,7 +403,8 @@ async def _watch(uri: str, stream: str) -> None:
                         continue
                     event = json.loads(message)
                     key = str(event.get("job_id") or event.get("robot_id") or stream)
-                    rows.pop(key, None)
+                    if stream == "live-jobs":
+                        rows.pop(key, None)  # the newest last; a robot keeps its place
                     rows[key] = _flat(event)
                     if len(rows) > 30:
                         del rows[next(iter(rows))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,10 @@ class Door:
         self.wheel = MetricsWheel(self.hub)
         self.sessions: dict[str, RobotSession] = {}
         self.ready = False
+        self.closing: asyncio.Future[None] | None = None  # resolved once the server goes away
 
     async def start(self) -> None:
+        self.closing = asyncio.get_running_loop().create_future()
         self.fleet.on_cancel(self._cancel)
         await self.hub.start()
         self.wheel.start()
@@ -40,8 +43,14 @@ class Door:
         await self.keys.ready.wait()
         self.ready = True
 
-    async def stop(self) -> None:
+    def drain(self) -> None:
+        """Readiness first; who waits for work over HTTP is sent away without."""
         self.ready = False
+        if self.closing is not None and not self.closing.done():
+            self.closing.set_result(None)
+
+    async def stop(self) -> None:
+        self.drain()
         await self.keys.stop()
         await self.credentials.stop()
         await self.wheel.stop()

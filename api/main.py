@@ -79,7 +79,7 @@ class DoorServer:
     async def drain(self) -> None:
         """Readiness first, then 1001 to every socket, in jittered batches so that they do not all come
         back at once."""
-        self.door.ready = False
+        self.door.drain()
         sockets = [c for c in self._server.server_state.connections if isinstance(c, FleetSocket)]
         random.shuffle(sockets)
         for start in range(0, len(sockets), DRAIN_BATCH):

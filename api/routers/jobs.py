@@ -180,9 +180,10 @@ async def claim(request: Request) -> Response:
     principal.act_as(body.robot_id)
     granting = door.fleet.claim(body.robot_id, body.request_id, body.limit, body.wait_ms)
     leaving = asyncio.ensure_future(request.receive())
-    either: set[asyncio.Future[Any]] = {granting, leaving}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if not granting.done():  # the robot hung up
+    assert door.closing is not None
+    any_of: set[asyncio.Future[Any]] = {granting, leaving, door.closing}
+    await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+    if not granting.done():  # the robot hung up, or this server goes away
         door.fleet.withdraw(body.robot_id, body.request_id, granting)
         return answer({"jobs": []})
     leaving.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -259,3 +260,24 @@ async def test_unknown_routes_and_methods_are_problems_too(world: World) -> None
         refused(await http.get("/nothing"), 404)
         refused(await http.delete("/jobs"), 405)
         refused(await http.post("/jobs", content=b"{}", headers={"content-type": "text/plain"}), 415)
+
+
+async def test_a_robot_that_waits_for_work_is_sent_away_when_the_server_goes(world: World) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        claim = {"robot_id": "r-1", "request_id": "q", "wait_ms": 30_000}
+        waiting = asyncio.create_task(http.post("/jobs/claim", json=claim))
+        await http.get("/jobs")  # the claim is on its way before this
+        await world.server.drain()
+        assert (await asyncio.wait_for(waiting, 10)).json() == {"jobs": []}
+
+
+async def test_a_robot_that_hangs_up_while_it_waits_takes_no_job(world: World) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        claim = {"robot_id": "r-1", "request_id": "q", "wait_ms": 30_000}
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post("/jobs/claim", json=claim, timeout=0.2)
+        job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+        while (await http.get(f"/jobs/{job_id}")).json()["status"] != "pending":
+            pass
