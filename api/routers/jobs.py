@@ -183,10 +183,10 @@ async def claim(request: Request) -> Response:
     assert door.closing is not None
     any_of: set[asyncio.Future[Any]] = {granting, leaving, door.closing}
     await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+    leaving.cancel()
     if not granting.done():  # the robot hung up, or this server goes away
         door.fleet.withdraw(body.robot_id, body.request_id, granting)
         return answer({"jobs": []})
-    leaving.cancel()
     return answer({"jobs": [granted_job(grant) for grant in granting.result().grants]})
 
 

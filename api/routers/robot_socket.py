@@ -52,6 +52,13 @@ MAX_UNSENT_BYTES = 1024 * 1024
 _encode = msgspec.json.Encoder().encode
 
 
+class _Numbered(msgspec.Struct):
+    id: str | int | None = None
+
+
+_decode_id = msgspec.json.Decoder(_Numbered).decode
+
+
 class RobotSession:
     """One socket of one robot. Every message is handled where it arrives; answers come by callback.
     Bound: past 64 unanswered messages the socket is not read."""
@@ -77,7 +84,7 @@ class RobotSession:
         try:
             message = decode_robot_message(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            self._say(Error(code="bad_message", detail=str(error)[:500]))
+            self._say(Error(id=_id_of(data), code="bad_message", detail=str(error)[:500]))
             return
         self._hear(message)
 
@@ -198,6 +205,14 @@ class RobotSession:
         for request_id, claim in tuple(self._claims.items()):
             self._fleet.withdraw(self.robot_id, request_id, claim)
         self._fleet.administer(CloseSession(self.robot_id, self.session))
+
+
+def _id_of(data: bytes) -> str | int | None:
+    """Of a message that makes no sense otherwise, so that its sender knows which it was."""
+    try:
+        return _decode_id(data).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def report_of(message: RobotMessage, robot_id: str) -> Report:

@@ -1,0 +1,186 @@
+"""A robot's own socket: everything it may say, and what it is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from conftest import World, end_of, hear, until
+from websockets.asyncio.client import ClientConnection
+
+
+class Robot:
+    """A robot's side of its socket; every message gets an id, and `ask` waits for its answer."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.ids = 0
+
+    async def say(self, kind: str, **fields: Any) -> None:
+        await self.socket.send(json.dumps({"type": kind, **fields}))
+
+    async def ask(self, kind: str, **fields: Any) -> Any:
+        self.ids += 1
+        await self.say(kind, id=self.ids, **fields)
+        return await until(self.socket, lambda message: message.get("id") == self.ids)
+
+    async def grant(self, request_id: str = "q") -> dict[str, Any]:
+        """The job id and token of the one job that is there."""
+        [job] = (await self.ask("claim", request_id=request_id, wait_ms=5_000))["jobs"]
+        assert job["lease_ms"] == 30_000
+        return {"job_id": job["job_id"], "token": job["token"]}
+
+
+async def submit(world: World, **spec: Any) -> str:
+    async with world.http() as http:
+        return str((await http.post("/jobs", json={"name": "weld", **spec})).json()["job_id"])
+
+
+async def job(world: World, job_id: str) -> Any:
+    async with world.http() as http:
+        return (await http.get(f"/jobs/{job_id}")).json()
+
+
+async def test_a_robot_is_welcomed_with_its_interval_and_its_pings_are_answered(world: World) -> None:
+    async with world.open("robot/r-1") as socket:
+        assert await hear(socket) == {"type": "welcome", "heartbeat_ms": 200}
+        await socket.send("ping")
+        assert await socket.recv() == "pong"
+
+
+async def test_a_robot_does_a_job_and_tells_its_progress(world: World) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        assert await robot.ask("register", name="arm", capabilities=["weld"]) == {"type": "ack", "id": 1}
+        held = await robot.grant()
+        await robot.ask("start", **held)
+        await robot.ask("progress", **held, progress=40, current_node="seam", message="going on")
+        assert (await job(world, job_id))["progress"] == 40
+        await robot.ask("complete", **held, result={"seams": 3})
+        again = await robot.ask("complete", **held, result={"seams": 3})
+    done = await job(world, job_id)
+    assert again == {"type": "ack", "id": 6}
+    assert (done["status"], done["result"], done["robot_id"], done["attempt"]) == (
+        "completed",
+        {"seams": 3},
+        "r-1",
+        1,
+    )
+
+
+async def test_a_released_job_costs_no_attempt_and_a_failed_one_is_tried_again(world: World) -> None:
+    job_id = await submit(world, max_attempts=2)
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("register")
+        await robot.ask("release", **await robot.grant("a"))
+        assert ((await job(world, job_id))["status"], (await job(world, job_id))["attempt"]) == ("pending", 0)
+        held = await robot.grant("b")
+        await robot.ask("start", **held)
+        await robot.ask("fail", **held, error="jam", retryable=True)
+        back = await job(world, job_id)
+        assert (back["status"], back["error"], back["attempt"]) == ("pending", "jam", 1)
+        assert back["not_before"] is not None
+        held = await robot.grant("c")
+        await robot.ask("fail", **held, error="broken", retryable=False)
+    dead = await job(world, job_id)
+    assert (dead["status"], dead["error"], dead["dead_letter"]) == ("failed", "broken", True)
+
+
+async def test_a_cancelled_job_is_told_once_and_again_with_heartbeats_until_it_is_obeyed(
+    world: World,
+) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket, world.http() as http:
+        robot = Robot(socket)
+        await robot.ask("register")
+        held = await robot.grant()
+        await robot.ask("start", **held)
+        await http.post(f"/jobs/{job_id}/cancel")
+        assert await hear(socket) == {"type": "cancel", "job_id": job_id}
+        await robot.ask("heartbeat", status="busy", jobs=[held])
+        await robot.ask("cancelled", **held)
+    assert (await job(world, job_id))["status"] == "cancelled"
+
+
+async def test_a_robot_that_does_not_obey_loses_its_job_after_the_grace(world: World) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket, world.open("live-jobs") as jobs, world.http() as http:
+        robot = Robot(socket)
+        await robot.ask("register")
+        held = await robot.grant()
+        await http.post(f"/jobs/{job_id}/cancel")
+        await until(jobs, lambda event: event["status"] == "cancelled")
+        refused = await robot.ask("start", **held)
+    assert (refused["type"], refused["code"]) == ("error", "terminal")
+
+
+async def test_a_draining_robot_is_told_so_once_and_gets_no_job(world: World) -> None:
+    async with world.open("robot/r-1") as socket, world.http() as http:
+        robot = Robot(socket)
+        await robot.ask("register")
+        await http.put("/robots/r-1/status", json={"drain": True})
+        await robot.say("heartbeat")
+        assert await until(socket, lambda message: message["type"] == "drain")
+        assert await robot.ask("heartbeat") == {"type": "ack", "id": 2}
+        assert (await robot.ask("claim", request_id="q"))["code"] == "draining"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "code"),
+    [
+        ("claim", {"request_id": "q"}, "not_found"),
+        ("start", {"job_id": "none", "token": 1}, "not_found"),
+        ("claim", {"request_id": ""}, "bad_message"),
+        ("claim", {"request_id": "q", "limit": 11}, "bad_message"),
+        ("heartbeat", {"cpu_percent": -1}, "bad_message"),
+        ("progress", {"job_id": "j", "token": 1, "progress": 101}, "bad_message"),
+        ("complete", {"job_id": "j", "token": -1}, "bad_message"),
+    ],
+)
+async def test_what_a_robot_may_not_say_is_an_error_with_a_code(
+    world: World, kind: str, fields: dict[str, Any], code: str
+) -> None:
+    async with world.open("robot/r-1") as socket:
+        error = await Robot(socket).ask(kind, **fields)
+        assert (error["type"], error["code"]) == ("error", code)
+        assert error["detail"]
+
+
+async def test_a_heartbeat_of_nobody_is_told_without_being_asked(world: World) -> None:
+    async with world.open("robot/r-1") as socket:
+        await Robot(socket).say("heartbeat")
+        error = await until(socket, lambda message: message["type"] == "error")
+        assert (error["id"], error["code"]) == (None, "not_found")
+
+
+async def test_a_message_over_256_kib_closes_1009_and_binary_1003(world: World) -> None:
+    for message, code in (("x" * (256 * 1024 + 1), 1009), (b"x", 1003)):
+        async with world.open("robot/r-1") as socket:
+            await socket.send(message)
+            assert (await end_of(socket))[0] == code
+
+
+async def test_a_thousand_messages_at_once_are_all_answered(world: World) -> None:
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("register")
+        for number in range(1_000):
+            await robot.say("heartbeat", id=f"b{number}")
+        answered = [(await hear(socket))["id"] for _ in range(1_000)]
+    assert answered == [f"b{number}" for number in range(1_000)]
+
+
+async def test_a_job_outlives_the_connection_of_its_robot(world: World) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("register")
+        held = await robot.grant()
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("start", **held)
+        await robot.ask("complete", **held)
+    assert (await job(world, job_id))["status"] == "completed"
