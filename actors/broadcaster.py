@@ -47,13 +47,13 @@ class Broadcaster:
 
 
 class MetricsBroadcaster(Broadcaster):
-    """Takes the snapshot itself, every `refresh_ms`, for all doors."""
+    """Takes the snapshot itself, every `refresh_ms`, for all doors. Its feed has a state and no events:
+    nobody wants an old snapshot."""
 
     def __init__(self, limits: Limits, snapshot: Callable[[], Awaitable[FleetMetrics]]) -> None:
         super().__init__(limits)
         self._snapshot = snapshot
         self._period_s = limits.refresh_ms / 1_000
-        self._seq = 0
         self._run = asyncio.get_running_loop().create_task(self._poll())
 
     async def _poll(self) -> None:
@@ -63,7 +63,6 @@ class MetricsBroadcaster(Broadcaster):
             except Exception:
                 metrics = None  # a room restarts: the last snapshot stands
             if metrics is not None:
-                event = encode(MetricsMessage(rfc3339(time.time_ns()), metrics))
-                await self.publish("self", self._seq, [event], event)
-                self._seq += 1
+                message = encode(MetricsMessage(rfc3339(time.time_ns()), metrics))
+                await self.publish("self", 0, [], message)
             await asyncio.sleep(self._period_s)

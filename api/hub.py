@@ -108,7 +108,7 @@ class FeedHub:
                 await asyncio.sleep(0.2)
                 continue
             self._epoch, offset = page.epoch, page.offset
-            self.current = page.current
+            self.current = page.current or self.current  # a restarted broadcaster has to be told again
             self.push(page.events)
             self.ready.set()
 

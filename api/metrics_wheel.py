@@ -14,6 +14,7 @@ from fleet.events import METRICS
 
 MAX_LABELS = 32
 OTHER = "other"
+NOTHING_YET_S = 0.1
 
 
 class MetricsWheel:
@@ -42,8 +43,8 @@ class MetricsWheel:
         else:
             environment = OTHER
         self._live[watcher] = environment
-        self._send(watcher)
-        due = asyncio.get_running_loop().time() + interval_s
+        wait_s = interval_s if self._send(watcher) else NOTHING_YET_S
+        due = asyncio.get_running_loop().time() + wait_s
         heapq.heappush(self._heap, (due, next(self._tie), watcher, interval_s))
         if self._heap[0][2] is watcher:
             self._earlier.set()
@@ -68,15 +69,17 @@ class MetricsWheel:
             while self._heap and self._heap[0][0] <= now:
                 due, _, watcher, interval_s = heapq.heappop(self._heap)
                 if watcher in self._live:
-                    self._send(watcher)
-                    heapq.heappush(self._heap, (due + interval_s, next(self._tie), watcher, interval_s))
+                    due += interval_s if self._send(watcher) else NOTHING_YET_S
+                    heapq.heappush(self._heap, (due, next(self._tie), watcher, interval_s))
             wait = self._heap[0][0] - now if self._heap else None
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: in Python 3.11 it may swallow the cancellation that ends this loop.
                 async with asyncio.timeout(wait):
                     await self._earlier.wait()
 
-    def _send(self, watcher: Watcher) -> None:
+    def _send(self, watcher: Watcher) -> bool:
+        """False while the fleet has not said anything yet."""
         current = self._hub.feeds[METRICS].current
         if current is not None and not watcher.socket.blocked:
             watcher.write(text_frame(current))
+        return current is not None

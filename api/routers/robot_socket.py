@@ -159,6 +159,8 @@ class RobotSession:
             self._say(Error(id=reply_to, code="unavailable", detail="the fleet failed; try again"))
         else:
             answer = then(future.result()) if then else None
+            if isinstance(answer, Error):
+                answer = msgspec.structs.replace(answer, id=reply_to)
             if answer is None and reply_to is not None:
                 answer = Ack(id=reply_to)
             if answer is not None:

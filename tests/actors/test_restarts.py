@@ -114,9 +114,13 @@ async def test_a_claim_that_waits_through_a_restart_of_the_job_store_is_served(
 async def test_metrics_go_on_after_a_restart_of_their_broadcaster(
     supervisor: Supervisor, fleet: FleetClient
 ) -> None:
-    before = await FollowFeed.begin(fleet, METRICS)
+    before = await fleet.read(METRICS, "", 0, 0)
     await crash(supervisor, broadcaster_name(METRICS))
-    assert (await before.take(1))[0]["type"] == "metrics"
+    page = await fleet.read(METRICS, before.epoch, before.offset, 0)
+    assert (page.recovered, page.epoch != before.epoch) == (False, True)
+    while page.current is None:
+        page = await fleet.read(METRICS, page.epoch, page.offset, 5_000)
+    assert page.current.startswith(b'{"type":"metrics"')
 
 
 async def test_everything_crashing_at_once_leaves_a_fleet_that_works(

@@ -131,6 +131,7 @@ async def test_a_draining_robot_is_told_so_once_and_gets_no_job(world: World) ->
 @pytest.mark.parametrize(
     ("kind", "fields", "code"),
     [
+        ("heartbeat", {}, "not_found"),
         ("claim", {"request_id": "q"}, "not_found"),
         ("start", {"job_id": "none", "token": 1}, "not_found"),
         ("claim", {"request_id": ""}, "bad_message"),

@@ -337,3 +337,12 @@ async def test_http_refuses_what_sockets_refuse(world: World) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
     async with world.http("viewer") as http:
         assert (await http.post("/jobs", json={"name": "x"})).status_code == 403
+
+
+async def test_the_first_snapshot_is_not_an_interval_late_when_the_fleet_has_said_nothing_yet(
+    world: World,
+) -> None:
+    feed = world.server.door.hub.feeds["metrics"]
+    feed.current = None
+    async with world.open("metrics/stream", interval=60) as socket:
+        assert (await hear(socket))["type"] == "metrics"
