@@ -9,6 +9,7 @@ import itertools
 import time
 
 from api.auth import Principal
+from api.background import Background
 from api.websocket_protocol import FleetSocket
 
 PERIOD_S = 0.25
@@ -22,7 +23,7 @@ class LiveCredentials:
         self._tie = itertools.count()
         self._live: dict[FleetSocket, Principal] = {}
         self._by_key: dict[str, set[FleetSocket]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
 
     def watch(self, socket: FleetSocket, principal: Principal) -> None:
         self._live[socket] = principal
@@ -48,12 +49,10 @@ class LiveCredentials:
             socket.close_with(4001, "key revoked")
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._background.start(self._run)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.stop()
 
     async def _run(self) -> None:
         while True:

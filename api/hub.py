@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
+from api.background import Background
 from api.limits import InboundRate, Verdict
 from api.ports import Fleet
 from api.settings import Settings
@@ -70,6 +72,7 @@ class FeedHub:
         self.ignored_messages = 0
         self._settings = settings
         self._epoch = ""
+        self._offset = 0
         self._frames: list[bytes] = []
         self._ends: list[int] = []  # bytes pushed up to and including each frame
         self._bytes = 0
@@ -99,15 +102,14 @@ class FeedHub:
 
     async def pump(self, fleet: Fleet) -> None:
         """The one long poll of this process on this feed."""
-        offset = 0
         while True:
             try:
-                page = await fleet.read(self.name, self._epoch, offset, fleet.limits.long_poll_ms)
+                page = await fleet.read(self.name, self._epoch, self._offset, fleet.limits.long_poll_ms)
             except FleetError as error:
                 log.warning("feed %s: %s", self.name, error.detail)
                 await asyncio.sleep(0.2)
                 continue
-            self._epoch, offset = page.epoch, page.offset
+            self._epoch, self._offset = page.epoch, page.offset
             self.current = page.current or self.current  # a restarted broadcaster has to be told again
             self.push(page.events)
             self.ready.set()
@@ -207,18 +209,16 @@ class Hub:
         self.feeds = {name: FeedHub(name, settings) for name in STREAMS}
         self._fleet = fleet
         self._sweep_s = settings.send_timeout_s / 4
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background()
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(feed.pump(self._fleet)) for feed in self.feeds.values()]
-        self._tasks.append(loop.create_task(self._sweep()))
+        for feed in self.feeds.values():
+            self._background.start(partial(feed.pump, self._fleet))
+        self._background.start(self._sweep)
         await asyncio.gather(*(feed.ready.wait() for feed in self.feeds.values()))
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
 
     async def _sweep(self) -> None:
         while True:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
+from api.background import Background
 from api.ports import Fleet
 from fleet.errors import FleetError
 from fleet.events import KEYS
@@ -26,7 +28,7 @@ class KeyRing:
         self.ready = asyncio.Event()
         self._on_revoked = on_revoked
         self._by_digest: dict[str, KeyRecord] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
 
     def find(self, secret: str, now_s: float) -> KeyRecord | None:
         """The key, unless it is unknown, revoked or expired at `now_s` (since 1970). A dictionary of
@@ -35,12 +37,10 @@ class KeyRing:
         return record if record is not None and record.live(now_s) else None
 
     def start(self, fleet: Fleet) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._follow(fleet))
+        self._background.start(partial(self._follow, fleet))
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.stop()
 
     async def _follow(self, fleet: Fleet) -> None:
         place: Page | None = None

@@ -8,6 +8,7 @@ import heapq
 import itertools
 from collections import Counter
 
+from api.background import Background
 from api.hub import Hub, Watcher
 from api.websocket_protocol import text_frame
 from fleet.events import METRICS
@@ -26,7 +27,7 @@ class MetricsWheel:
         self._tie = itertools.count()
         self._live: dict[Watcher, str] = {}
         self._labels: set[str] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._background = Background()
         self._earlier = asyncio.Event()
 
     def __len__(self) -> int:
@@ -54,12 +55,10 @@ class MetricsWheel:
         self._live.pop(watcher, None)
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._background.start(self._run)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._background.stop()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
