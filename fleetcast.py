@@ -57,20 +57,25 @@ def serve(
     address: str | None = typer.Option(None, help="Ray cluster to join; its fleet outlives this command."),
     data_dir: Path | None = typer.Option(None, help="Folder to write to: its log; jobs are in memory."),
     simulate: int = typer.Option(0, min=0, max=100_000, help="Robots to simulate."),
-    jobs_per_second: float = typer.Option(0.0, min=0.0, help="Jobs to submit; default 0.2 per robot."),
+    jobs_per_second: float | None = typer.Option(
+        None, min=0.0, help="Jobs to submit, with --simulate; default 0.2 per robot."
+    ),
     service_seconds: float = typer.Option(2.0, min=0.001, help="Mean length of a simulated job."),
     num_cpus: int = typer.Option(2, min=1, help="Logical CPUs of the local Ray."),
 ) -> None:
     """Serve a fleet until Ctrl-C or SIGTERM."""
     from api import redaction
-    from api.settings import load
+    from api.settings import check_folder, load
 
+    if jobs_per_second is not None and not simulate:
+        raise Misuse("--jobs-per-second needs --simulate: without robots nobody does the jobs")
     settings = load(host=host, port=port, data_dir=data_dir)
     _check_port(settings)
     redaction.install()
     if settings.data_dir is not None:
+        check_folder(settings.data_dir)
         _log_to(settings.data_dir)
-    rate = jobs_per_second or 0.2 * simulate
+    rate = 0.2 * simulate if jobs_per_second is None else jobs_per_second
     _run_fleet(settings, address, num_cpus, simulate, rate, service_seconds)
 
 
@@ -163,7 +168,7 @@ def _join(address: str, namespace: str) -> None:
     try:
         _check_reachable(address)
         connect(address, namespace, None)
-    except (ConnectionError, OSError):
+    except (ConnectionError, OSError, ValueError):
         raise Misuse(f"no Ray cluster answers at {address}") from None
 
 
@@ -183,13 +188,20 @@ async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, 
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
     fleet = await asyncio.to_thread(supervisor.client)
     server = DoorServer(fleet, settings, supervisor.version)
     started: asyncio.Future[int] = loop.create_future()
     serving = loop.create_task(server.run(started.set_result))
     told = loop.create_task(stopping.wait())
+
+    def stop() -> None:
+        """The second signal waits for nobody, and neither does one before the server is there."""
+        if stopping.is_set() or not started.done():
+            serving.cancel()
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
     await asyncio.wait((serving, started, told), return_when="FIRST_COMPLETED")
     simulation = None
     if started.done() and not stopping.is_set():
@@ -201,8 +213,10 @@ async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, 
         simulation.cancel()
     await server.drain()
     server.stop()
-    await asyncio.gather(serving, return_exceptions=True)
+    [ended] = await asyncio.gather(serving, return_exceptions=True)
     await fleet.close()
+    if isinstance(ended, Exception):
+        raise ended
 
 
 def _host_in_url(host: str) -> str:
@@ -257,7 +271,8 @@ async def _renew(parts: list[Any], settings: Settings) -> None:
     while True:
         await asyncio.sleep(SIMULATION_TOKEN_TTL_S / 2)
         for part in parts:
-            await part.renew(_mint(settings, "simulation", "operator", SIMULATION_TOKEN_TTL_S))
+            with contextlib.suppress(FleetError):  # the next half hour is another chance
+                await part.renew(_mint(settings, "simulation", "operator", SIMULATION_TOKEN_TTL_S))
 
 
 @app.command()
@@ -296,14 +311,22 @@ def _client(url: str | None, token: str | None, role: str) -> tuple[str, str]:
 def _ask(method: str, url: str, token: str, **given: Any) -> Any:
     import httpx
 
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    base = url.split("/api")[0]
     try:
+        token.encode("ascii")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         answer = httpx.request(method, url, headers=headers, timeout=30.0, **given)
     except httpx.TransportError as error:
-        raise Unavailable(f"no server answers at {url.split('/api')[0]} ({type(error).__name__})") from None
-    if answer.is_success:
-        return answer.json()
+        raise Unavailable(f"no server answers at {base} ({type(error).__name__})") from None
+    except UnicodeError:
+        raise Misuse("the token is none: it has characters that no token has") from None
+    except (httpx.InvalidURL, ValueError):
+        raise Misuse(f"--url {base} is no address of a server") from None
     kind = answer.headers.get("content-type", "")
+    if answer.is_success and kind == "application/json":
+        return answer.json()
+    if answer.is_success:
+        raise Misuse(f"what answers at {base} is not fleetcast")
     detail = answer.json()["detail"] if kind == "application/problem+json" else answer.reason_phrase
     raise Misuse(f"the server refused ({answer.status_code}): {detail}")
 
@@ -409,10 +432,13 @@ async def _watch(uri: str, stream: str) -> None:
                     if len(rows) > 30:
                         del rows[next(iter(rows))]
                     live.update(_table(stream, rows), refresh=True)
+        raise Unavailable(f"the stream ended: {socket.close_code} {socket.close_reason}")
     except ConnectionClosed as closed:
         code = closed.rcvd.code if closed.rcvd else 1006
         raise Unavailable(f"the stream ended: {code} {closed.rcvd.reason if closed.rcvd else ''}") from None
-    except (OSError, WebSocketException) as error:
+    except BrokenPipeError:  # `| head`: who read has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, WebSocketException) as error:
         raise Unavailable(f"cannot watch {uri.split('?')[0]} ({type(error).__name__})") from None
 
 

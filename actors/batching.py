@@ -23,7 +23,7 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, FleetError):
         return Refusal(type(error).__name__, error.detail, error.code, error.retry_after_s)
     log.error("a command failed", exc_info=error)
-    return Refusal("Unavailable", "the fleet failed on this request", "failed")
+    return Refusal("Unavailable", "the fleet failed on this request", "failed", 1.0)
 
 
 def outcome_of(reply: Any) -> Any:
@@ -32,6 +32,16 @@ def outcome_of(reply: Any) -> Any:
         return reply
     kind: type[FleetError] = getattr(errors, reply.kind)
     return kind(reply.detail, reply.code, reply.retry_after_s)
+
+
+CLOSING = Unavailable("the server is going away", "", 1.0)
+
+
+def _ours(error: Exception) -> FleetError:
+    if isinstance(error, FleetError):
+        return error
+    log.error("a batch failed", exc_info=error)
+    return Unavailable("the fleet failed on this request", "failed", 1.0)
 
 
 class Batcher(Generic[Item, Result]):
@@ -77,11 +87,11 @@ class Batcher(Generic[Item, Result]):
         try:
             outcomes = await self._handle(items, futures)
         except asyncio.CancelledError:
-            outcomes = [Unavailable("the door is closing")] * len(items)
+            outcomes = [CLOSING] * len(items)
             self._settle(futures, outcomes)
             raise
         except Exception as error:
-            outcomes = [error] * len(items)
+            outcomes = [_ours(error)] * len(items)
         self._settle(futures, outcomes)
 
     def _settle(self, futures: list[asyncio.Future[Result]], outcomes: Sequence[Any]) -> None:
@@ -98,3 +108,6 @@ class Batcher(Generic[Item, Result]):
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
+        left = [future for _, future in self._backlog]
+        self._backlog.clear()
+        self._settle(left, [CLOSING] * len(left))

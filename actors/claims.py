@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -26,7 +27,10 @@ from fleet.messages import (
     Withdraw,
 )
 
+log = logging.getLogger("fleetcast.claims")
+
 GRACE_S = 10.0
+PAUSE_S = 0.2
 
 
 class JobStoreSide(Protocol):
@@ -137,7 +141,10 @@ class Claims:
                 page = await self._job_store.outbox(self._door, epoch, cursor, self._limits.long_poll_ms)
                 if page.epoch != epoch and epoch:
                     await self._claim_again()
-            except FleetError:
+            except Exception as error:
+                if not isinstance(error, FleetError):
+                    log.exception("the poll for grants failed; the next goes on")
+                await asyncio.sleep(PAUSE_S)
                 continue
             epoch, cursor = page.epoch, page.cursor
             for answer in page.answers:

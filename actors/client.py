@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from fleet.messages import (
 )
 from fleet.robot import Robot
 from fleet.wall_time import rfc3339
+
+log = logging.getLogger("fleetcast.client")
 
 RETRY_FOR_S = 10.0
 
@@ -83,7 +86,10 @@ class RayRoom:
 
 def _ours(error: ray.exceptions.RayTaskError) -> FleetError:
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, FleetError) else Unavailable(f"a fleet actor failed: {cause!r}")
+    if isinstance(cause, FleetError):
+        return cause
+    log.error("an actor failed", exc_info=error)
+    return Unavailable("the fleet failed on this request", "failed", 1.0)
 
 
 class Rooms(msgspec.Struct):

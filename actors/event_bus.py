@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from fleet.errors import FleetError
 from fleet.events import FEED_OF, MonitoringEvent, MonitoringEventType
 from fleet.feed import Page
 
@@ -151,8 +150,8 @@ class EventBus:
         while True:
             try:
                 page = await fleet.read(FEED_OF[kind], epoch, offset, READ_MS)
-            except FleetError as error:
-                log.warning("%s is not heard for now: %s", FEED_OF[kind], error.detail)
+            except Exception as error:
+                log.warning("%s is not heard for now: %s", FEED_OF[kind], error)
                 await asyncio.sleep(PAUSE_S)
                 continue
             epoch, offset = page.epoch, page.offset

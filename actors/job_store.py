@@ -31,6 +31,7 @@ from fleet.messages import (
     Cancel,
     Claim,
     Command,
+    EndClaim,
     Get,
     Held,
     JobCounts,
@@ -114,6 +115,8 @@ class JobStoreRoom:
                 return self._core.get(command.job_id)
             case Held():
                 return self._core.held(command.robot_id)
+            case EndClaim():
+                return self._core.end_claim(command.robot_id)
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():

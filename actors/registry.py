@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from actors.journal import MemoryJournal, commit
 from actors.publisher import Publisher, Publishes
 from fleet.events import encode
 from fleet.keys import KeyRecord, KeyTable
-from fleet.limits import Limits
+from fleet.limits import MS, Limits
 from fleet.messages import (
     AdmitClaim,
     Beat,
@@ -54,6 +55,8 @@ class RegistryRoom:
         self._journal = MemoryJournal(lambda records: None)
         self._events = Publisher(robot_status, limits)
         self._key_events = Publisher(keys, limits)
+        self._incarnation = secrets.token_bytes(8)
+        self._told_ns = 0
         self._run = asyncio.get_running_loop().create_task(self._tick())
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatReply]:
@@ -111,7 +114,7 @@ class RegistryRoom:
             case SetRobotStatus():
                 return self._core.set_status(command.robot_id, command.maintenance, command.draining, wall_ns)
             case DeleteRobot():
-                self._core.delete(command.robot_id)
+                self._core.delete(command.robot_id, wall_ns)
                 return self._keys.revoke_robot(command.robot_id, wall_ns)
             case IssueKey():
                 return self._keys.issue(
@@ -138,4 +141,11 @@ class RegistryRoom:
             except Exception:
                 log.exception("a tick failed; the next goes on")
             await self._commit([])
+            self._tell_incarnation(time.monotonic_ns())
             await asyncio.sleep(self._limits.tick_ms / 1_000)
+
+    def _tell_incarnation(self, now_ns: int) -> None:
+        """The state of the keys feed: by a new one doors learn that the table is another's."""
+        if not self._told_ns or now_ns - self._told_ns >= self._limits.refresh_ms * MS:
+            self._told_ns = now_ns
+            self._key_events.publish([], self._incarnation)

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.door import Door
 from api.ports import Fleet
-from api.problems import on_fleet_error, on_http_error
+from api.problems import on_disconnect, on_fleet_error, on_http_error
 from api.routers import jobs, keys, metrics, robot_socket, robots, websockets
 from api.settings import Settings
 from fleet.errors import FleetError
@@ -32,6 +33,7 @@ def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
     app.state.door = door
     app.add_exception_handler(FleetError, on_fleet_error)
     app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     for router in (websockets, robot_socket, jobs, robots, keys, metrics):
         app.router.routes.extend(router.routes)
     return app

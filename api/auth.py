@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,7 @@ class Authenticator:
 
 
 def mint(secret: str, subject: str, role: str, ttl_s: float, now_s: float, **claims: Any) -> str:
-    """A token for `subject`, good for `ttl_s` seconds from `now_s` (since 1970)."""
-    body = {"sub": subject, "roles": [role], "type": "access", "iat": now_s, "exp": now_s + ttl_s}
+    """A token for `subject`, good for `ttl_s` seconds from `now_s` (since 1970), rounded up to the second."""
+    times = {"iat": math.floor(now_s), "exp": math.ceil(now_s + ttl_s)}
+    body = {"sub": subject, "roles": [role], "type": "access"} | times
     return jwt.encode(body | claims, secret, algorithm="HS256")

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from api.problems import BadRequest
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 64
 
 Model = TypeVar("Model")
 
@@ -39,6 +40,25 @@ def decode(body: bytes, model: type[Model]) -> Model:
         raise BadRequest(422, str(error), "invalid") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(400, f"the body is not JSON: {error}", "not_json") from None
+
+
+def deeper_than(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested more than `depth` deep. What travels between processes is copied
+    by recursion, which has its limits."""
+    level = [value]
+    for _ in range(depth):
+        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _within(outer)]
+    return any(isinstance(outer, dict | list) for outer in level)
+
+
+def _within(outer: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(outer.values()) if isinstance(outer, dict) else outer
+
+
+def check_depth(name: str, value: Any) -> None:
+    """Raises BadRequest 422 for what is nested too deep."""
+    if deeper_than(value, MAX_DEPTH):
+        raise BadRequest(422, f"{name} is nested more than {MAX_DEPTH} deep", "too_deep")
 
 
 def answer(value: Any, status: int = 200) -> Response:

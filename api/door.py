@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import HTTPConnection
 
-from api.auth import Authenticator, Principal
+from api.auth import MISSING, Authenticator, Principal, Unauthenticated
 from api.credentials import LiveCredentials
 from api.hub import Hub
 from api.key_ring import KeyRing
 from api.metrics_wheel import MetricsWheel
 from api.ports import Fleet
-from api.settings import Settings
+from api.settings import Settings, is_loopback
 
 if TYPE_CHECKING:
     from api.routers.robot_socket import RobotSession
@@ -62,6 +62,9 @@ class Door:
         if scheme.lower() == "bearer" and bearer:
             return self.auth.principal(bearer.strip())
         token = connection.headers.get("x-api-key") or connection.query_params.get("token")
+        if not token and not is_loopback(connection.url.hostname or ""):
+            # Not even in dev mode: a web page may have its own name resolved to this machine.
+            raise Unauthenticated(MISSING)
         return self.auth.principal(token)
 
     def _cancel(self, robot_id: str, job_id: str) -> None:

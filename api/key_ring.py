@@ -22,12 +22,14 @@ PAUSE_S = 0.2
 
 
 class KeyRing:
-    """Follows the `keys` feed: the whole table once, then its changes. A hole means the table again."""
+    """Follows the `keys` feed: the whole table once, then its changes. A hole, or another incarnation of the
+    registry, means the table again."""
 
     def __init__(self, on_revoked: Callable[[str], None]) -> None:
         self.ready = asyncio.Event()
         self._on_revoked = on_revoked
         self._by_digest: dict[str, KeyRecord] = {}
+        self._incarnation: bytes | None = None
         self._background = Background()
 
     def find(self, secret: str, now_s: float) -> KeyRecord | None:
@@ -55,13 +57,19 @@ class KeyRing:
                 continue
             for event in page.events:
                 self.put(_decode(event))
-            place = page if page.recovered else None
+            place = page if page.recovered and page.current in (None, self._incarnation) else None
 
     async def _take_all(self, fleet: Fleet) -> Page:
-        """The place first, the table after it: changes in between are then seen twice, never missed."""
+        """The place first, the table after it: changes in between are then seen twice, never missed. A key
+        that is not in the table any more is as good as revoked."""
         place = await fleet.read(KEYS, "", 0, 0)
-        for record in await fleet.keys():
+        records = await fleet.keys()
+        gone = set(self._by_digest) - {record.digest for record in records}
+        for digest in gone:
+            self._on_revoked(self._by_digest.pop(digest).key.key_id)
+        for record in records:
             self.put(record)
+        self._incarnation = place.current
         self.ready.set()
         return place
 

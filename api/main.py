@@ -11,9 +11,11 @@ import uvicorn
 
 from api.app import make_app
 from api.door import Door
+from api.http_protocol import http_protocol
 from api.ports import Fleet
 from api.settings import Settings
 from api.websocket_protocol import WATCH_MAX_BYTES, FleetSocket
+from fleet.errors import Unavailable
 
 DRAIN_BATCH = 500
 GRACE_S = 10
@@ -52,7 +54,7 @@ class DoorServer:
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=http_protocol(settings.headers_timeout_s),
                 ws=FleetSocket,
                 ws_max_size=WATCH_MAX_BYTES,
                 ws_ping_interval=settings.ping_interval_s,
@@ -72,7 +74,7 @@ class DoorServer:
             done, _ = await asyncio.wait([serving], timeout=0.02)
             if done:
                 await serving
-                return
+                raise Unavailable("the server did not start: see its log")
         on_started(self._server.servers[0].sockets[0].getsockname()[1])
         await serving
 

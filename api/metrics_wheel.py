@@ -53,6 +53,7 @@ class MetricsWheel:
     def remove(self, watcher: Watcher) -> None:
         """Its entry in the heap leaves when it is next due, at most 60 s later."""
         self._live.pop(watcher, None)
+        watcher.feed.remove(watcher)
 
     def start(self) -> None:
         self._background.start(self._run)
@@ -68,7 +69,8 @@ class MetricsWheel:
             while self._heap and self._heap[0][0] <= now:
                 due, _, watcher, interval_s = heapq.heappop(self._heap)
                 if watcher in self._live:
-                    due += interval_s if self._send(watcher) else NOTHING_YET_S
+                    # After a stall one snapshot, not one for each that was missed.
+                    due = max(due, now - interval_s) + (interval_s if self._send(watcher) else NOTHING_YET_S)
                     heapq.heappush(self._heap, (due, next(self._tie), watcher, interval_s))
             wait = self._heap[0][0] - now if self._heap else None
             with contextlib.suppress(TimeoutError):

@@ -45,8 +45,8 @@ def problem(error: FleetError) -> Response:
     if isinstance(error, BadRequest) and error.errors:
         body["errors"] = error.errors
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+    if status == 503:
+        headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
     return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
 
 
@@ -58,3 +58,8 @@ async def on_fleet_error(request: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Any) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same form."""
     return problem(BadRequest(error.status_code, str(error.detail), "http"))
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    """The client left before its body was whole: nobody reads this."""
+    return Response(status_code=400)

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     send_timeout_s: float = Field(1.0, alias="FLEETCAST_SEND_TIMEOUT_S", gt=0)
     max_messages_per_s: float = Field(30.0, alias="FLEETCAST_MAX_MESSAGES_PER_S", gt=0)
     inbound_patience_s: float = Field(3.0, alias="FLEETCAST_INBOUND_PATIENCE_S", gt=0)
+    headers_timeout_s: float = Field(10.0, alias="FLEETCAST_HEADERS_TIMEOUT_S", gt=0)
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
     limits_json: dict[str, Any] = Field({}, alias="FLEETCAST_LIMITS")
 
@@ -72,8 +73,6 @@ def _check(settings: Settings) -> None:
     if unknown:
         raise Misuse(f"FLEETCAST_LIMITS: unknown name {sorted(unknown)[0]!r}")
     _check_names()
-    if settings.data_dir is not None:
-        _check_folder(settings.data_dir)
     if settings.jwt_dev_mode and not is_loopback(settings.host):
         raise Misuse(
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "
@@ -99,7 +98,8 @@ def _check_names() -> None:
         raise Misuse(f"{unknown[0]} is no setting of fleetcast{hint}")
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Makes it if need be. Raises Misuse unless it can be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -80,6 +80,9 @@ class FleetSocket(WebSocketsSansIOProtocol):
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             self._refuse_handshake()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            # A close waits for what the peer has not read, which may be for ever.
+            self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def _refuse_handshake(self) -> None:
         """A handshake that did not parse was answered by the brain; the stock class never sends it."""

@@ -111,23 +111,36 @@ async def show_metrics(url: str) -> None:
 
 
 async def watch(port: int, secret: str, seconds: float, server: subprocess.Popen[bytes]) -> Lives:
-    await until_ready(f"http://127.0.0.1:{port}", server)
+    stopping, wait = hear_signals()
+    ready = asyncio.create_task(until_ready(f"http://127.0.0.1:{port}", server))
+    await asyncio.wait([ready, wait], return_when="FIRST_COMPLETED")
+    if stopping.is_set():
+        ready.cancel()
+        return Lives()
+    await ready
     token = mint(secret, "demo", "viewer", 86_400, time.time())
     base = f"ws://127.0.0.1:{port}/api/v1/ws"
-    lives, stopping = Lives(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    lives = Lives()
     print("Watching live-jobs. Ctrl-C ends the demo.", flush=True)
     shows = [
         asyncio.create_task(show_jobs(f"{base}/live-jobs?token={token}", lives)),
         asyncio.create_task(show_metrics(f"{base}/metrics/stream?interval=5&token={token}")),
     ]
-    wait = asyncio.create_task(stopping.wait())
     await asyncio.wait([wait, *shows], timeout=seconds or None, return_when="FIRST_COMPLETED")
     for task in (wait, *shows):
         task.cancel()
-    await asyncio.gather(wait, *shows, return_exceptions=True)
+    ends = await asyncio.gather(*shows, return_exceptions=True)
+    if any(isinstance(end, Exception) for end in ends):
+        raise SystemExit("the server went away")
     return lives
+
+
+def hear_signals() -> tuple[asyncio.Event, asyncio.Task[bool]]:
+    """From the first instant: a server was started, and must be stopped."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping, asyncio.create_task(stopping.wait())
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
@@ -157,7 +170,7 @@ def main() -> int:
     print(f"{lives.completed} jobs completed, {lives.failed} failed, {len(lives.disordered)} out of order")
     for line in lives.disordered:
         print(f"  {line}")
-    return 1 if lives.disordered else 0
+    return 1 if lives.disordered or not lives.completed else 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -24,6 +25,7 @@ def rank(due_wall_ns: int, priority: int, submission: int, aging_ms: int | None)
     return (due_wall_ns + priority * aging_ms * MS, 0, submission)
 
 
+@lru_cache(maxsize=65_536)
 def fits(needs: Needs, skills: Skills) -> bool:
     environment, required = needs
     return (environment is None or environment == skills[0]) and required <= skills[1]
@@ -35,19 +37,30 @@ class PendingQueue:
     def __init__(self) -> None:
         self._heaps: dict[Needs, list[tuple[Rank, str]]] = {}
         self._live: dict[str, Rank] = {}
+        self._entries = 0
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._live
-
     def push(self, job_id: str, needs: Needs, order: Rank) -> None:
         self._live[job_id] = order
+        self._entries += 1
         heapq.heappush(self._heaps.setdefault(needs, []), (order, job_id))
 
     def discard(self, job_id: str) -> None:
         self._live.pop(job_id, None)
+        if self._entries > 1_024 + 2 * len(self._live):
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Most entries are of jobs that are gone, below a head that nobody takes."""
+        for needs, heap in list(self._heaps.items()):
+            live = [entry for entry in heap if self._live.get(entry[1]) == entry[0]]
+            heapq.heapify(live)
+            self._heaps[needs] = live
+            if not live:
+                del self._heaps[needs]
+        self._entries = len(self._live)
 
     def head(self, needs: Needs) -> tuple[Rank, str] | None:
         heap = self._heaps.get(needs)
@@ -55,6 +68,7 @@ class PendingQueue:
             if self._live.get(heap[0][1]) == heap[0][0]:
                 return heap[0]
             heapq.heappop(heap)
+            self._entries -= 1
         self._heaps.pop(needs, None)
         return None
 
@@ -79,8 +93,14 @@ class WaitingClaims:
         return len(self._of)
 
     def park(self, waiting: Waiting) -> None:
+        """A robot that waits already keeps its place, unless it has other skills now."""
         claim = waiting.claim
         skills = (claim.environment, frozenset(claim.capabilities))
+        before = self.get(claim.robot_id)
+        if before is not None and self._of[claim.robot_id] == skills:
+            waiting.since_ns = before.since_ns
+        else:
+            self.remove(claim.robot_id)
         self._of[claim.robot_id] = skills
         self._lines.setdefault(skills, OrderedDict())[claim.robot_id] = waiting
 

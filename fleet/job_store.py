@@ -12,6 +12,7 @@ import msgspec
 
 from fleet.dispatch import Needs, PendingQueue, Waiting, WaitingClaims, matches, rank
 from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.events import encode
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
@@ -75,6 +76,7 @@ class _Entry(msgspec.Struct):
     timeout_at_ns: int | None = None
     expires_at_ns: int | None = None
     alarm_ns: int | None = None
+    size_bytes: int = 0
     last_report: tuple[str, int, JobEvent] | None = None
 
 
@@ -104,6 +106,8 @@ class JobStore:
         self._tie = itertools.count()
         self._held: dict[str, set[str]] = {}
         self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished_bytes = 0
+        self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
         self._doors: dict[str, _Door] = {}
         self._facts: list[Fact | Announcement] = []
@@ -141,9 +145,10 @@ class JobStore:
     ) -> None:
         status = next_status(None, JobEvent.SUBMIT, Ask(True, False))
         fields = {name: getattr(spec, name) for name in JobSpec.__struct_fields__}
+        fields["not_before"] = rfc3339(due) if spec.not_before else None
         job = Job(job_id=job_id, status=status, created_at=at, retry_of=retry_of, **fields)
         needs = (spec.environment, frozenset(spec.required_capabilities))
-        entry = _Entry(job, next(self._seq), due, needs)
+        entry = _Entry(job, next(self._seq), due, needs, size_bytes=len(encode(spec.payload)))
         self._jobs[job_id] = entry
         self._by_seq[entry.seq] = job_id
         self._status_counts[status] += 1
@@ -166,25 +171,28 @@ class JobStore:
         self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
     ) -> tuple[list[Job], int]:
         """Newest first, from below submission number `before` (0: from the newest). The second value
-        is the `before` of the next page, 0 at the end. Looks at 5,000 jobs at most, so that no caller
-        holds up the fleet: a page may be short, or empty, and yet not be the last."""
+        is the `before` of the next page, 0 at the end. Looks at 5,000 jobs and takes `max_page_bytes` of
+        payloads and results at most, so that no caller holds up the fleet: a page may be short, or empty,
+        and yet not be the last."""
         newest = next(reversed(self._by_seq), 0)
         seq = min(before, newest + 1) if before else newest + 1
         oldest = next(iter(self._by_seq), 1)
         floor = max(oldest, seq - 5_000)
         found: list[Job] = []
-        while seq > floor and len(found) < limit:
+        size = 0
+        while seq > floor and len(found) < limit and size < self._limits.max_page_bytes:
             seq -= 1
             entry = self._jobs.get(self._by_seq.get(seq, ""))
             if entry and _selected(entry.job, status, robot_id, environment):
                 found.append(entry.job)
+                size += entry.size_bytes
         return found, seq if seq > oldest else 0
 
     def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
         entry = self._entry(job_id)
         before = entry.job.status
         if before in TERMINAL:
-            return Cancelled(job_id, False, before, f"the job had already {before}")
+            return Cancelled(job_id, False, before, f"the job is {before} already")
         if entry.job.cancel_requested:
             return Cancelled(job_id, True, before, "cancel was already requested")
         if before is JobStatus.PENDING:
@@ -227,17 +235,15 @@ class JobStore:
 
     def beats(self, beats: Beats, now_ns: int) -> list[str]:
         """Extends the leases of the jobs named; returns those that the robot must stop: cancelled,
-        or no longer its own."""
+        or no longer its own. A beat from before its newest grant of the same job says nothing about that."""
         stop = []
         for named in beats.jobs:
             entry = self._jobs.get(named.job_id)
-            mine = entry is not None and entry.job.status in ACTIVE
-            if (
-                not mine
-                or entry is None
-                or (entry.job.robot_id, entry.token) != (beats.robot_id, named.token)
-            ):
+            if entry is None or entry.job.status not in ACTIVE or entry.job.robot_id != beats.robot_id:
                 stop.append(named.job_id)
+                continue
+            if entry.token != named.token:
+                stop += [named.job_id] if named.token > entry.token else []
                 continue
             entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
             if entry.job.cancel_requested or entry.timed_out:
@@ -254,12 +260,12 @@ class JobStore:
         held = len(self._held.get(claim.robot_id, ()))
         if held >= claim.max_concurrent_jobs:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
-        parked = self._waiting.remove(claim.robot_id)
+        parked = self._waiting.get(claim.robot_id)
         if parked is not None and parked.claim.request_id != claim.request_id:
             self._post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
-        since = parked.since_ns if parked else now_ns
-        waiting = Waiting(claim, since, now_ns + claim.wait_ms * MS)
+        waiting = Waiting(claim, now_ns, now_ns + claim.wait_ms * MS)
         self._waiting.park(waiting)
+        self._matchable = True
         self._match(now_ns, wall_ns, asking=claim)
         return self._first_answer(claim) or self._settle(waiting)
 
@@ -294,6 +300,12 @@ class JobStore:
             return
         if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
             self._waiting.remove(command.robot_id)
+
+    def end_claim(self, robot_id: str) -> None:
+        """The robot gets no more jobs: its parked claim is answered with none."""
+        waiting = self._waiting.remove(robot_id)
+        if waiting is not None:
+            self._post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
 
     def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
         """What the door has not seen; `cursor` confirms what it has, if `epoch` is still the same."""
@@ -376,6 +388,9 @@ class JobStore:
     # -- the rules behind
 
     def _match(self, now_ns: int, wall_ns: int, asking: Claim | None = None) -> None:
+        if not self._matchable:
+            return
+        self._matchable = False
         full: dict[str, tuple[Waiting, list[Granted]]] = {}
         for job_id, waiting in matches(self._pending, self._waiting):
             claim = waiting.claim
@@ -481,7 +496,7 @@ class JobStore:
         if job.status is JobStatus.PENDING:
             self._return(entry, event, now_ns, wall_ns)
         else:
-            self._finish(job, wall_ns)
+            self._finish(entry, wall_ns)
 
     def _return(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         """Back to the queue. The first lost lease costs no wait: the robot failed, not the job."""
@@ -498,23 +513,43 @@ class JobStore:
         entry.due = entry.due_wall_ns <= wall_ns
         if not entry.due:
             heapq.heappush(self._scheduled, (entry.due_wall_ns, job.job_id))
+            self._sweep_scheduled()
             return
+        self._matchable = True
         order = rank(entry.due_wall_ns, job.priority, entry.seq, self._limits.aging_ms_per_level)
         self._pending.push(job.job_id, entry.needs, order)
         if job.pending_timeout_s:
             entry.expires_at_ns = now_ns + int(job.pending_timeout_s * SECOND)
             self._alarm(entry, entry.expires_at_ns)
 
-    def _finish(self, job: Job, wall_ns: int) -> None:
+    def _sweep_scheduled(self) -> None:
+        """Jobs that were cancelled before their time go in bulk, once they are most of the heap."""
+        later = self._status_counts[JobStatus.PENDING] - len(self._pending)
+        if len(self._scheduled) > 1_024 + 2 * later:
+            self._scheduled = [
+                (at_ns, job_id)
+                for at_ns, job_id in self._scheduled
+                if (entry := self._jobs.get(job_id)) and not entry.due and entry.due_wall_ns == at_ns
+            ]
+            heapq.heapify(self._scheduled)
+
+    def _finish(self, entry: _Entry, wall_ns: int) -> None:
+        job = entry.job
         self._roll_day(wall_ns)
         if job.status in self._today:
             self._today[job.status] += 1
+        entry.alarm_ns = None
+        entry.due = True
+        entry.size_bytes += len(encode(job.result)) if job.result is not None else 0
         self._finished[job.job_id] = None
-        if len(self._finished) > self._limits.max_finished:
+        self._finished_bytes += entry.size_bytes
+        limits = self._limits
+        while len(self._finished) > limits.max_finished or self._finished_bytes > limits.max_finished_bytes:
             oldest, _ = self._finished.popitem(last=False)
             gone = self._jobs.pop(oldest)
             del self._by_seq[gone.seq]
             self._status_counts[gone.job.status] -= 1
+            self._finished_bytes -= gone.size_bytes
 
     def _roll_day(self, wall_ns: int) -> None:
         if day_of(wall_ns) > self._day:
@@ -526,6 +561,17 @@ class JobStore:
         if entry.alarm_ns is None or at_ns < entry.alarm_ns:
             entry.alarm_ns = at_ns
             heapq.heappush(self._deadlines, (at_ns, next(self._tie), entry.job.job_id))
+            self._sweep_deadlines()
+
+    def _sweep_deadlines(self) -> None:
+        """Alarms of jobs that ended early go in bulk, once they are most of the heap."""
+        if len(self._deadlines) > 1_024 + 2 * (len(self._jobs) - len(self._finished)):
+            self._deadlines = [
+                alarm
+                for alarm in self._deadlines
+                if (entry := self._jobs.get(alarm[2])) and entry.alarm_ns == alarm[0]
+            ]
+            heapq.heapify(self._deadlines)
 
     def _record(self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int) -> None:
         self._facts.append(Fact(entry.job, event, announced, rfc3339(wall_ns)))
@@ -581,7 +627,8 @@ def _changes(
     if status is JobStatus.PENDING:
         back = 1 if event is JobEvent.RELEASE else 0
         error = report.error if report and event is JobEvent.FAIL else job.error
-        return {"attempt": job.attempt - back, "robot_id": None, "error": error, "progress": None}
+        attempt = {"attempt": job.attempt - back, "robot_id": None, "claimed_at": None, "started_at": None}
+        return attempt | {"error": error, "progress": None}
     changes: dict[str, Any] = {"finished_at": at}
     if status is JobStatus.COMPLETED:
         changes |= {"result": report.result if report else None, "progress": 100.0, "error": None}

@@ -33,11 +33,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_pending: int = 1_000_000
     max_finished: int = 100_000
+    max_finished_bytes: int = 256 * 1024 * 1024
+    max_page_bytes: int = 1024 * 1024
     max_robots: int = 100_000
     max_keys: int = 100_000
     max_remembered: int = 10_000
     max_jobs_per_submit: int = 1_000
-    max_claim: int = 10
     max_claim_wait_ms: int = 30_000
     max_payload_bytes: int = 256 * 1024
     max_batch: int = 1_000
@@ -51,6 +52,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise Misuse(f"{name} must be above 0")
         if self.max_batch > self.feed_events:
             raise Misuse("feed_events must hold at least one max_batch, or a reader could never catch up")
+        if 2 * self.long_poll_ms > self.door_timeout_ms:
+            raise Misuse("door_timeout_ms must be two long_poll_ms, or a door that polls seems to be silent")
+        if self.tick_ms > self.depth_interval_ms:
+            raise Misuse("tick_ms must not exceed depth_interval_ms")
         if self.cancel_grace_ms > self.backoff_max_ms:
             raise Misuse("cancel_grace_ms must not exceed backoff_max_ms")
 

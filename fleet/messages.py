@@ -109,6 +109,12 @@ class Held(msgspec.Struct, frozen=True):
     robot_id: str
 
 
+class EndClaim(msgspec.Struct, frozen=True):
+    """The robot was drained, set aside or deleted: its parked claim ends with no job."""
+
+    robot_id: str
+
+
 class Beats(msgspec.Struct, frozen=True):
     """The jobs that a robot says it is working on."""
 
@@ -138,7 +144,7 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
-Command = Submit | Retry | Get | Held | Cancel | Report | Announce | Beats | Claim | Withdraw
+Command = Submit | Retry | Get | Held | Cancel | Report | Announce | EndClaim | Beats | Claim | Withdraw
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -212,7 +218,6 @@ class BeatReply(msgspec.Struct, frozen=True):
 
 class Opened(msgspec.Struct, frozen=True):
     heartbeat_ms: int
-    known: bool
 
 
 class Admitted(msgspec.Struct, frozen=True):

@@ -22,7 +22,6 @@ class _Entry(msgspec.Struct):
     seen_at: str
     heartbeat_at: str | None = None
     beat: Beat = Beat("")
-    session: str = ""
     offline: bool = False
     maintenance: bool = False
     draining: bool = False
@@ -54,7 +53,7 @@ class RobotRegistry:
         if robot_id not in self._sessions and len(self._sessions) >= self._limits.max_robots:
             raise Busy(f"the registry holds its limit of {self._limits.max_robots} robots", "full", 5.0)
         self._sessions[robot_id] = session
-        return Opened(self._limits.heartbeat_interval_ms, robot_id in self._robots)
+        return Opened(self._limits.heartbeat_interval_ms)
 
     def close(self, robot_id: str, session: str) -> None:
         """That socket closed. The robot is offline when its heartbeats stay away, not before."""
@@ -128,9 +127,14 @@ class RobotRegistry:
         entry.spec = spec
         return self._view(entry)
 
-    def delete(self, robot_id: str) -> None:
-        """Whether it holds jobs is the job store's to know, and its caller's to ask."""
-        self._counts[self._entry(robot_id).status()] -= 1
+    def delete(self, robot_id: str, wall_ns: int) -> None:
+        """Whether it holds jobs is the job store's to know, and its caller's to ask. The last that
+        watchers hear of it is offline."""
+        entry = self._entry(robot_id)
+        self._counts[entry.status()] -= 1
+        if not entry.offline:
+            entry.offline = True
+            self._announce(entry, rfc3339(wall_ns))
         del self._robots[robot_id]
         self._sessions.pop(robot_id, None)
 

@@ -8,7 +8,7 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,7 +33,7 @@ from fleet.limits import Limits
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.load_profile("same")
 SECRET = secrets.token_hex(32)
-QUICK = {"heartbeat_interval_ms": 200, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
+QUICK = {"heartbeat_interval_ms": 400, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
 
 
 def search_further(machine: type[RuleBasedStateMachine]) -> None:
@@ -71,9 +71,8 @@ class World:
         )
 
     @contextlib.asynccontextmanager
-    async def mute(self, path: str, **query: Any) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
-        """A peer that shakes hands and then neither reads nor answers. It yields a function that does read,
-        to the end of the connection."""
+    async def mute(self, path: str, **query: Any) -> AsyncIterator[Mute]:
+        """A peer that shakes hands and then neither reads nor answers."""
         with socket.socket() as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             peer.setblocking(False)
@@ -86,16 +85,7 @@ class World:
             )
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
             writer.transport.pause_reading()  # type: ignore[attr-defined]
-
-            async def read_on() -> bytes:
-                writer.transport.resume_reading()  # type: ignore[attr-defined]
-                data = b""
-                with contextlib.suppress(ConnectionError):
-                    while chunk := await asyncio.wait_for(reader.read(65_536), 10):
-                        data += chunk
-                return data
-
-            yield read_on
+            yield Mute(reader, writer)
             writer.transport.abort()
 
     async def connections(self) -> Any:
@@ -104,6 +94,24 @@ class World:
 
     async def watching(self) -> int:
         return sum((await self.connections())["connections"].values())
+
+
+class Mute:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def say(self, frame: bytes) -> None:
+        self._writer.write(frame)
+
+    async def read_on(self) -> bytes:
+        """Reads after all, to the end of the connection."""
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        data = b""
+        with contextlib.suppress(ConnectionError):
+            while chunk := await asyncio.wait_for(self._reader.read(65_536), 10):
+                data += chunk
+        return data
 
 
 async def hear(socket: ClientConnection) -> Any:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.bodies import answer, decode, read_body, whole_number
+from api.bodies import answer, check_depth, decode, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
 from fleet.errors import PeerFault
@@ -91,6 +91,7 @@ def _items(body: bytes, door: Door) -> list[msgspec.Raw]:
 def _spec(body: bytes, max_payload_bytes: int) -> JobSpec:
     """Raises BadRequest for all that makes a job impossible."""
     spec = decode(body, JobSpec)
+    check_depth("payload", spec.payload)
     if len(msgspec.json.encode(spec.payload)) > max_payload_bytes:
         raise BadRequest(413, f"the payload is larger than {max_payload_bytes} bytes", "payload_too_large")
     if spec.not_before is not None:
@@ -195,6 +196,7 @@ def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
         door: Door = request.app.state.door
         principal = door.principal(request)
         body = decode(await read_body(request, MAX_REPORT_BYTES), ReportBody)
+        check_depth("result", body.result)
         principal.act_as(body.robot_id)
         job_id = request.path_params["job_id"]
         said = Report(event, job_id, body.robot_id, body.token, body.result, body.error, body.retryable)

@@ -12,6 +12,7 @@ import msgspec
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from api.bodies import MAX_DEPTH, deeper_than
 from api.door import Door
 from api.routers.websockets import admit, until_closed
 from api.websocket_protocol import FleetSocket, text_frame
@@ -72,6 +73,7 @@ class RobotSession:
         self._claims: dict[str, asyncio.Future[Answer]] = {}
         self._told: set[str] = set()
         self._drained = False
+        self._early: list[RobotMessage] | None = []  # until the registry knows this socket
         self._unanswered = 0
         self._closed = False
 
@@ -86,7 +88,12 @@ class RobotSession:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._say(Error(id=_id_of(data), code="bad_message", detail=str(error)[:500]))
             return
-        self._hear(message)
+        if self._early is None:
+            self._hear(message)
+        else:
+            self._early.append(message)
+            if len(self._early) == MAX_UNANSWERED:
+                self._socket.transport.pause_reading()
 
     def on_binary(self) -> None:
         self._socket.close_with(1003, "this socket takes text only")
@@ -104,6 +111,9 @@ class RobotSession:
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 spec = RobotSpec(robot_id=self.robot_id, **fields)
                 self._ask(message.id, self._fleet.administer(RegisterRobot(spec, self.session)))
+            case Complete() if deeper_than(message.result, MAX_DEPTH):
+                detail = f"result is nested more than {MAX_DEPTH} deep"
+                self._say(Error(id=message.id, code="bad_message", detail=detail))
             case _:
                 self._ask(message.id, self._fleet.execute(report_of(message, self.robot_id)))
 
@@ -173,6 +183,7 @@ class RobotSession:
             return Error(code=answer.refused, detail=f"{self.robot_id} is not registered: register first")
         for job_id in answer.cancel:
             self.cancel(job_id)
+        self._told.intersection_update(answer.cancel)
         if answer.drain and not self._drained:
             self._say(Drain())
         self._drained = answer.drain
@@ -191,7 +202,14 @@ class RobotSession:
             self._say(CancelJob(job_id=job_id))
 
     def welcome(self, heartbeat_ms: int) -> None:
+        """What the robot said before goes on its way now: earlier, it might have come to the registry
+        before this session did, and been taken for one of the past."""
         self._say(Welcome(heartbeat_ms=heartbeat_ms))
+        early, self._early = self._early or [], None
+        if len(early) >= MAX_UNANSWERED and not self._closed:
+            self._socket.transport.resume_reading()
+        for message in early:
+            self._hear(message)
 
     def supersede(self) -> None:
         self._socket.close_with(4409, "a newer connection of this robot took over")

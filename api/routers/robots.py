@@ -20,6 +20,7 @@ from fleet.messages import (
     Beat,
     Cpu,
     DeleteRobot,
+    EndClaim,
     GetRobot,
     HeartbeatAnswer,
     Held,
@@ -32,7 +33,7 @@ from fleet.messages import (
     SetRobotStatus,
     UpdateRobot,
 )
-from fleet.robot import RobotStatus
+from fleet.robot import Robot, RobotStatus
 from fleet.wall_time import rfc3339
 
 MAX_HEARTBEATS = 1_000
@@ -82,8 +83,12 @@ async def delete(request: Request) -> Response:
     door: Door = request.app.state.door
     door.principal(request).need("operator")
     robot_id = request.path_params["robot_id"]
+    before = await door.fleet.administer(GetRobot(robot_id))
+    # First nothing new for it, then what it holds: a claim in between finds it draining.
+    await _no_more_jobs(door, SetRobotStatus(robot_id, draining=True))
     held = await door.fleet.execute(Held(robot_id))
     if held:
+        await door.fleet.administer(SetRobotStatus(robot_id, draining=before.draining))
         raise Conflict(
             f"{robot_id} holds {len(held)} jobs: drain it, and delete it when they are done", "busy_robot"
         )
@@ -104,7 +109,16 @@ async def set_status(request: Request) -> Response:
     body = decode(await read_body(request), StatusBody)
     maintenance = None if body.status is None else body.status == "maintenance"
     command = SetRobotStatus(request.path_params["robot_id"], maintenance, body.drain)
+    if maintenance or body.drain:
+        return answer(await _no_more_jobs(door, command))
     return answer(await door.fleet.administer(command))
+
+
+async def _no_more_jobs(door: Door, command: SetRobotStatus) -> Robot:
+    """The registry admits no further claim of the robot, and the one that waits ends empty."""
+    robot: Robot = await door.fleet.administer(command)
+    await door.fleet.execute(EndClaim(command.robot_id))
+    return robot
 
 
 class BeatBody(msgspec.Struct, frozen=True, kw_only=True):

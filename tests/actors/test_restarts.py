@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 import ray.exceptions
-from conftest import FollowFeed, World, hear, served, until
+from conftest import FollowFeed, World, end_of, hear, served, until
 
 from actors.client import FleetClient, RayRoom
 from actors.supervisor import JOB_STORE, REGISTRY, Supervisor, broadcaster_name
@@ -154,3 +154,12 @@ async def test_a_room_that_nobody_made_is_unavailable_in_time(
     with pytest.raises(Unavailable) as refused:
         await room.counts()
     assert refused.value.retry_after_s == 1.0
+
+
+async def test_a_key_that_a_new_registry_does_not_know_is_void(supervisor: Supervisor, door: World) -> None:
+    async with door.http() as http:
+        secret = (await http.post("/robot-api-keys", json={"robot_id": "r"})).json()["api_key"]
+        async with door.open(LIVE_JOBS, secret) as watcher:
+            await crash(supervisor, REGISTRY)
+            assert await end_of(watcher) == (4001, "key revoked")
+        assert (await http.get("/robot-api-keys")).json() == {"keys": []}

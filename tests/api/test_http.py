@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -281,3 +282,67 @@ async def test_a_robot_that_hangs_up_while_it_waits_takes_no_job(world: World) -
         job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
         while (await http.get(f"/jobs/{job_id}")).json()["status"] != "pending":
             pass
+
+
+@pytest.mark.parametrize("depth", [65, 300, 900, 5_000])
+async def test_what_is_nested_too_deep_is_refused_and_its_neighbours_are_not(
+    world: World, depth: int
+) -> None:
+    deep = b'{"name":"x","payload":{"a":' + b"[" * depth + b"]" * depth + b"}}"
+    kind = {"content-type": "application/json"}
+    status = 400 if depth == 5_000 else 422
+    async with world.http() as http:
+        posts = [http.post("/jobs", content=deep, headers=kind)] + [
+            http.post("/jobs", json={"name": "fine"}) for _ in range(4)
+        ]
+        answers = await asyncio.gather(*posts)
+        refused(answers[0], status)
+        assert [answer.status_code for answer in answers[1:]] == [201] * 4
+        job_id, report = await held_of(http, answers[1].json()["job_id"])
+        content = json.dumps(report)[:-1].encode() + b',"result":' + b"[" * depth + b"]" * depth + b"}"
+        refused(
+            await http.post(f"/jobs/{job_id}/complete", content=content, headers=kind),
+            status,
+        )
+        assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "claimed"
+
+
+async def held_of(http: httpx.AsyncClient, job_id: str) -> tuple[str, dict[str, Any]]:
+    await http.post("/robots/register", json=ROBOT)
+    [job] = (await http.post("/jobs/claim", json={"robot_id": "r-1", "request_id": job_id})).json()["jobs"]
+    return job["job_id"], {"robot_id": "r-1", "token": job["token"]}
+
+
+@pytest.mark.parametrize("change", ["maintenance", "drain", "delete"])
+async def test_a_claim_that_waits_ends_when_its_robot_gets_no_more_jobs(world: World, change: str) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        claim = {"robot_id": "r-1", "request_id": "q", "wait_ms": 30_000}
+        waiting = asyncio.create_task(http.post("/jobs/claim", json=claim))
+        for _ in range(5):
+            await http.get("/jobs")  # by then the claim waits
+        if change == "delete":
+            await http.delete("/robots/r-1")
+        else:
+            await http.put(
+                "/robots/r-1/status", json={"drain": True} if change == "drain" else {"status": change}
+            )
+        job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+        assert (await asyncio.wait_for(waiting, 10)).json() == {"jobs": []}
+        assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "pending"
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    head = f"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {world.token()}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 999\r\n\r\n{{".encode())
+    await writer.drain()
+    async with world.http() as http:
+        await http.get("/jobs")
+        writer.transport.abort()
+        while world.server._server.server_state.tasks:
+            await asyncio.sleep(0)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert reader is not None

@@ -59,7 +59,7 @@ async def test_a_key_that_nobody_issued_is_refused(world: World) -> None:
 
 
 async def test_a_key_ends_with_its_time(world: World) -> None:
-    key = await issued(world, ttl_s=0.7)
+    key = await issued(world, ttl_s=1.5)
     assert await closing(world, "live-jobs", key["api_key"]) == (4001, "token expired")
     assert await closing(world, "live-jobs", key["api_key"]) == (4001, "Invalid authentication token")
 

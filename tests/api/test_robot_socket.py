@@ -44,7 +44,7 @@ async def job(world: World, job_id: str) -> Any:
 
 async def test_a_robot_is_welcomed_with_its_interval_and_its_pings_are_answered(world: World) -> None:
     async with world.open("robot/r-1") as socket:
-        assert await hear(socket) == {"type": "welcome", "heartbeat_ms": 200}
+        assert await hear(socket) == {"type": "welcome", "heartbeat_ms": 400}
         await socket.send("ping")
         assert await socket.recv() == "pong"
 
@@ -89,7 +89,7 @@ async def test_a_released_job_costs_no_attempt_and_a_failed_one_is_tried_again(w
     assert (dead["status"], dead["error"], dead["dead_letter"]) == ("failed", "broken", True)
 
 
-async def test_a_cancelled_job_is_told_once_and_again_with_heartbeats_until_it_is_obeyed(
+async def test_a_cancelled_job_is_told_once_and_ends_when_the_robot_obeys(
     world: World,
 ) -> None:
     job_id = await submit(world)
@@ -185,3 +185,31 @@ async def test_a_job_outlives_the_connection_of_its_robot(world: World) -> None:
         await robot.ask("start", **held)
         await robot.ask("complete", **held)
     assert (await job(world, job_id))["status"] == "completed"
+
+
+async def test_what_a_robot_says_before_it_is_welcomed_is_heard_after(world: World) -> None:
+    async with world.open("robot/r-1") as older, world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        for number in range(100):
+            await robot.say("register" if number == 0 else "heartbeat", id=number)
+        for number in range(100):
+            assert await until(socket, lambda message: message["type"] != "welcome") == {
+                "type": "ack",
+                "id": number,
+            }
+        assert (await end_of(older))[0] == 4409
+
+
+async def test_a_result_nested_too_deep_is_refused_and_the_job_can_still_be_completed(world: World) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("register")
+        held = await robot.grant()
+        await robot.ask("start", **held)
+        deep: Any = 1
+        for _ in range(100):
+            deep = [deep]
+        assert (await robot.ask("complete", **held, result=deep))["code"] == "bad_message"
+        await robot.ask("complete", **held, result=[1])
+    assert (await job(world, job_id))["result"] == [1]

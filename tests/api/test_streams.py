@@ -18,6 +18,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.local import LocalFleet
+from api.websocket_protocol import FleetSocket
 
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -170,8 +171,8 @@ def opcodes(data: bytes) -> list[int]:
 @pytest.mark.parametrize("path", [*STREAMS, "robot/r-1"])
 async def test_a_peer_that_answers_no_ping_is_aborted_and_one_that_does_stays(path: str) -> None:
     async with fresh(ping_interval_s=0.05, ping_timeout_s=0.1) as world, world.open("live-jobs") as healthy:
-        async with world.mute(path) as read_on:
-            heard = await read_on()
+        async with world.mute(path) as peer:
+            heard = await peer.read_on()
         kinds = opcodes(heard)
         assert 0x9 in kinds  # a ping
         assert 0x8 not in kinds  # a close would wait for a peer that is gone
@@ -288,6 +289,20 @@ async def test_a_bad_interval_is_closed_1008_naming_it(world: World, interval: s
     assert "interval" in reason
 
 
+async def test_a_parameter_said_twice_is_closed_1008_naming_it(world: World) -> None:
+    url = world.url("metrics/stream", interval=5) + "&interval=6"
+    async with connect(url, compression=None) as socket:
+        code, reason = await end_of(socket)
+    assert code == 1008
+    assert "interval" in reason
+
+
+async def test_unless_told_otherwise_the_server_pings_every_20_s_and_waits_10_s(world: World) -> None:
+    config = world.server._server.config
+    assert (config.ws_ping_interval, config.ws_ping_timeout) == (20.0, 10.0)
+    assert not config.ws_per_message_deflate
+
+
 @pytest.mark.parametrize("environment", ["a\nb", '",x="', "ü", "x" * 65, "", "a b"])
 async def test_a_bad_environment_is_closed_1008_naming_it(world: World, environment: str) -> None:
     code, reason = await closing(world, "metrics/stream", "", environment=environment)
@@ -346,3 +361,41 @@ async def test_the_first_snapshot_is_not_an_interval_late_when_the_fleet_has_sai
     feed.current = None
     async with world.open("metrics/stream", interval=60) as socket:
         assert (await hear(socket))["type"] == "metrics"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"", b"GET /api/v1/ws/live-jobs", b"GET /api/v1/ws/live-jobs HTTP/1.1\r\nHost: x\r\n"]
+)
+async def test_a_handshake_that_does_not_come_in_time_is_closed(begun: bytes) -> None:
+    async with fresh(headers_timeout_s=0.2) as world:
+        reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+        writer.write(begun)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        async with world.open("live-jobs") as socket:
+            await socket.send("ping")
+            assert await socket.recv() == "pong"
+
+
+async def test_a_peer_that_says_goodbye_and_reads_nothing_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.websocket_protocol.CLOSE_TIMEOUT_S", 0.1)
+    async with fresh(send_timeout_s=600) as world:
+        open_ones = world.server._server.server_state.connections
+        async with world.mute("live-jobs") as peer:
+            await flood(world, "live-jobs", 900_000)
+            peer.say(b"\x88\x80\0\0\0\0")  # a close frame, masked
+            while any(isinstance(one, FleetSocket) for one in open_ones):
+                await asyncio.sleep(0)
+
+
+async def test_dev_mode_lets_nobody_in_who_calls_this_machine_by_another_name() -> None:
+    fleet = LocalFleet(quick_limits())
+    async with served(fleet, jwt_dev_mode=True) as world, httpx.AsyncClient() as http:
+        url = f"http://127.0.0.1:{world.port}/api/v1/jobs"
+        foreign = await http.get(url, headers={"Host": "evil.example"})
+        own = await http.get(url, headers={"Host": f"localhost:{world.port}"})
+    assert (foreign.status_code, own.status_code) == (401, 200)
+    await fleet.close()

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -278,3 +280,38 @@ def test_a_fleet_on_a_cluster_outlives_its_server_until_down(ray_cluster: None) 
     assert (down.returncode, down.stdout) == (0, "fleetcast: stopped 7 actors\n")
     with pytest.raises(ValueError, match="job-store"):
         ray.get_actor("job-store", "outlives")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["status", "--url", "http://[::1"], "is no address of a server"),
+        (["status", "--token", "tök"], "the token is none"),
+        (["watch", "live-jobs", "--url", "http://localhost:99999"], "cannot watch"),
+        (["down", "--address", "nohost"], "no Ray cluster answers at nohost"),
+        (["submit", "x", "--payload", "{"], "--payload is not JSON"),
+        (["watch", "nothing"], "choose a stream"),
+        (["token", "--sub", "x", "--role", "king"], "--role must be one of"),
+        (["serve", "--jobs-per-second", "1"], "needs --simulate"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(arguments: list[str], says: str) -> None:
+    ended = fleetcast(*arguments, JWT_SECRET_KEY=SECRET)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert says in ended.stderr
+
+
+def test_another_web_server_is_known_as_such() -> None:
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        try:
+            ended = fleetcast(
+                "status", "--url", f"http://127.0.0.1:{other.server_port}", JWT_SECRET_KEY=SECRET
+            )
+        finally:
+            other.shutdown()
+            thread.join()
+    assert ended.returncode == 2
+    assert "the server refused (404)" in ended.stderr

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.errors import Busy, Conflict, Forbidden, Misuse, NotFound, PeerFault
 from fleet.job import Job, JobEvent
 from fleet.job_store import JobStore
-from fleet.limits import MS, Limits
+from fleet.limits import MS, SECOND, Limits
 from fleet.messages import Answer, Beats, Claim, Granted, JobSpec, JobToken, Parked, Report, Retry, Submit
 from fleet.wall_time import rfc3339
 
@@ -420,3 +420,87 @@ def test_the_counters_of_today_start_again_at_midnight(world: World) -> None:
     assert world.store.counts(*world.clock).completed_today == 1
     world.after(24 * 3_600_000)
     assert world.store.counts(*world.clock).completed_today == 0
+
+
+def test_a_robot_that_asks_again_keeps_its_place_in_the_line(world: World) -> None:
+    for robot in ("one", "two"):
+        world.ask(robot, wait_ms=9_000, request_id=robot)
+        world.after(1)
+    world.ask("one", wait_ms=9_000, request_id="one")
+    world.submit("a")
+    assert world.answers() == [("one", ["a"])]
+
+
+def test_a_claim_that_is_ended_is_answered_with_no_job(world: World) -> None:
+    world.ask("r", wait_ms=9_000)
+    world.store.end_claim("r")
+    world.store.end_claim("r")
+    world.submit("j")
+    assert world.answers() == [("r", [])]
+    assert world.store.get("j").status == "pending"
+
+
+def test_a_late_heartbeat_does_not_stop_the_newer_grant_of_the_same_job(world: World) -> None:
+    world.submit("j")
+    old = world.grant().token
+    world.say(E.RELEASE, old)
+    new = world.grant().token
+    assert world.store.beats(Beats("r", [JobToken("j", old)]), world.now_ns) == []
+    assert world.store.beats(Beats("r", [JobToken("j", new)]), world.now_ns) == []
+    assert world.store.beats(Beats("r", [JobToken("j", new + 1)]), world.now_ns) == ["j"]
+    world.after(29_999)
+    assert world.store.get("j").status == "claimed"
+
+
+def test_what_is_cancelled_early_leaves_no_trace_in_the_queues() -> None:
+    world = World(max_finished=10)
+    world.submit("head", required_capabilities=["nobody"], priority=0)
+    later = rfc3339(EPOCH_NS + 10**9 * SECOND)
+    for number in range(5_000):
+        for spec in ({"required_capabilities": ["nobody"], "pending_timeout_s": 9e6}, {"not_before": later}):
+            name = f"j{number}{len(spec)}"
+            world.submit(name, **spec)
+            world.store.cancel(name, *world.clock)
+    store = world.store
+    held = (len(store._scheduled), len(store._deadlines), sum(map(len, store._pending._heaps.values())))
+    assert max(held) < 1_100
+    assert store.depth() == 1
+
+
+def test_finished_jobs_are_evicted_by_their_size_too() -> None:
+    world = World(max_finished_bytes=1_000)
+    for name in ("a", "b", "c"):
+        world.submit(name, payload={"x": "y" * 300})
+        world.say(E.COMPLETE, _started(world, name), name, result="z" * 100)
+    jobs, _ = world.store.page(None, None, None, 0, 10)
+    assert [job.job_id for job in jobs] == ["c", "b"]
+
+
+def _started(world: World, name: str) -> int:
+    token = world.grant().token
+    world.say(E.START, token, name)
+    return token
+
+
+def test_a_page_ends_when_it_has_taken_its_bytes() -> None:
+    world = World(max_page_bytes=1_000)
+    world.submit(*(f"j{n}" for n in range(6)), payload={"x": "y" * 400})
+    jobs, following = world.store.page(None, None, None, 0, 10)
+    assert [job.job_id for job in jobs] == ["j5", "j4", "j3"]
+    assert [job.job_id for job in world.store.page(None, None, None, following, 10)[0]] == ["j2", "j1", "j0"]
+
+
+def test_a_job_that_went_back_shows_no_times_of_its_dead_attempt(world: World) -> None:
+    job = world.say(E.FAIL, world.running(), error="jam")
+    assert (job.claimed_at, job.started_at, job.robot_id) == (None, None, None)
+
+
+def test_times_that_clients_name_are_shown_in_the_form_of_the_wire(world: World) -> None:
+    [job] = world.submit("j", not_before="2030-01-01T01:00:00+01:00")
+    assert job.not_before == "2030-01-01T00:00:00.000Z"
+
+
+def test_periods_that_contradict_each_other_are_refused() -> None:
+    for wrong in ({"long_poll_ms": 2_501}, {"tick_ms": 51}):
+        with pytest.raises(Misuse):
+            Limits(**wrong)

@@ -27,6 +27,7 @@ LIMITS = Limits(
     backoff_max_ms=700,
     aging_ms_per_level=100,
     door_timeout_ms=3_000,
+    long_poll_ms=1_000,
     wait_window_s=3,
     max_pending=8,
 )
@@ -426,7 +427,9 @@ class JobStoreMachine(RuleBasedStateMachine):
         named += [job for job in self.jobs.values() if job.held and job.robot == robot]
         stop = []
         for job in named:
-            mine = job.held and job.robot == robot and not stale
+            mine = job.held and job.robot == robot
+            if mine and stale:
+                continue  # from before its newest grant
             if mine:
                 job.deadlines["lease_expired"] = self.now_ns + LIMITS.lease_ms * MS
             if not mine or job.stopping or job.timed_out:

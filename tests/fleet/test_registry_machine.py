@@ -82,7 +82,6 @@ class RegistryMachine(RuleBasedStateMachine):
         self.sessions[robot_id] = f"s{self.opened}"
         opened = self.registry.open(robot_id, f"s{self.opened}")
         assert opened.heartbeat_ms == LIMITS.heartbeat_interval_ms
-        assert opened.known == (robot_id in self.known)
 
     @rule(robot_id=ROBOTS, old=st.booleans())
     def close(self, robot_id: str, old: bool) -> None:
@@ -180,12 +179,14 @@ class RegistryMachine(RuleBasedStateMachine):
         known = self.known.get(robot_id)
         if known is None:
             with pytest.raises(NotFound):
-                self.registry.delete(robot_id)
-        else:
-            self.registry.delete(robot_id)
-            del self.known[robot_id]
-            self.sessions.pop(robot_id, None)
-        assert self.heard() == []
+                self.registry.delete(robot_id, self.wall_ns)
+            assert self.heard() == []
+            return
+        last = [] if known.offline else [{**self.event(robot_id), "status": "offline"}]
+        self.registry.delete(robot_id, self.wall_ns)
+        del self.known[robot_id]
+        self.sessions.pop(robot_id, None)
+        assert self.heard() == last
 
     @rule(robot_id=ROBOTS)
     def admit(self, robot_id: str) -> None:
