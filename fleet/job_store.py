@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from random import Random
-from typing import Any
 
 import msgspec
 
 from fleet.dispatch import Needs, PendingQueue, Waiting, WaitingClaims, matches, rank
+from fleet.doors import Doors
 from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
 from fleet.events import encode
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
+from fleet.job_changes import changes_of
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
@@ -80,15 +81,6 @@ class _Entry(msgspec.Struct):
     last_report: tuple[str, int, JobEvent] | None = None
 
 
-class _Door(msgspec.Struct):
-    """Answers that wait to be polled; what a poll of the same epoch has confirmed is dropped."""
-
-    seen_ns: int
-    epoch: int
-    first: int = 0
-    items: deque[Answer | tuple[str, str]] = msgspec.field(default_factory=deque)
-
-
 class JobStore:
     """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`."""
 
@@ -109,11 +101,10 @@ class JobStore:
         self._finished_bytes = 0
         self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
-        self._doors: dict[str, _Door] = {}
+        self._doors = Doors(limits, rng)
         self._facts: list[Fact | Announcement] = []
         self._announced: OrderedDict[str, None] = OrderedDict()
         self._status_counts = dict.fromkeys(JobStatus, 0)
-        self.posted = 0  # how many items doors were ever sent; a change means news for one of them
         self._day = 0
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
         self._waits = WaitWindow(limits.wait_window_s)
@@ -253,7 +244,7 @@ class JobStore:
     def claim(self, claim: Claim, now_ns: int, wall_ns: int) -> Answer | Parked:
         """Grants at once what fits, else parks the claim for `wait_ms`. A repeated request id gets its
         first answer; a new one replaces the robot's parked claim."""
-        self._door(claim.door, now_ns)
+        self._doors.hear(claim.door, now_ns)
         repeated = self._first_answer(claim)
         if repeated is not None:
             return repeated
@@ -262,7 +253,7 @@ class JobStore:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
         parked = self._waiting.get(claim.robot_id)
         if parked is not None and parked.claim.request_id != claim.request_id:
-            self._post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
+            self._doors.post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
         waiting = Waiting(claim, now_ns, now_ns + claim.wait_ms * MS)
         self._waiting.park(waiting)
         self._matchable = True
@@ -285,14 +276,6 @@ class JobStore:
             heapq.heapify(live)
             self._wait_ends = live
 
-    def _door(self, name: str, now_ns: int) -> _Door:
-        """A door that was not heard for `door_timeout_ms`, or never, starts a new epoch."""
-        door = self._doors.get(name)
-        if door is None:
-            door = self._doors[name] = _Door(now_ns, self._rng.getrandbits(53))
-        door.seen_ns = now_ns
-        return door
-
     def withdraw(self, command: Withdraw) -> None:
         """The robot is gone: its parked claim ends without an answer."""
         waiting = self._waiting.get(command.robot_id)
@@ -305,18 +288,16 @@ class JobStore:
         """The robot gets no more jobs: its parked claim is answered with none."""
         waiting = self._waiting.remove(robot_id)
         if waiting is not None:
-            self._post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
+            self._doors.post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
 
     def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
-        """What the door has not seen; `cursor` confirms what it has, if `epoch` is still the same."""
-        box = self._door(door, now_ns)
-        while epoch == box.epoch and box.items and box.first < cursor:
-            box.items.popleft()
-            box.first += 1
-        items = list(itertools.islice(box.items, self._limits.max_batch))
-        answers = [item for item in items if isinstance(item, Answer)]
-        cancels = [item for item in items if isinstance(item, tuple)]
-        return Outbox(box.epoch, box.first + len(items), answers, cancels)
+        """What the door has not seen; `epoch` and `cursor` of its last page confirm what it has."""
+        return self._doors.page(door, epoch, cursor, now_ns)
+
+    @property
+    def posted(self) -> int:
+        """A change means news for some door."""
+        return self._doors.posted
 
     # -- the passing of time
 
@@ -351,10 +332,7 @@ class JobStore:
                 self._move(entry, event, now_ns, wall_ns)
 
     def _end_waits(self, now_ns: int) -> None:
-        silent_ns = now_ns - self._limits.door_timeout_ms * MS
-        silent = {name for name, door in self._doors.items() if door.seen_ns < silent_ns}
-        for name in silent:
-            del self._doors[name]
+        silent = self._doors.drop_silent(now_ns)
         for waiting in self._waiting.all() if silent else ():
             if waiting.claim.door in silent:
                 self._waiting.remove(waiting.claim.robot_id)
@@ -363,7 +341,7 @@ class JobStore:
             claim = waiting.claim
             if self._waiting.get(claim.robot_id) is waiting:
                 self._waiting.remove(claim.robot_id)
-                self._post(claim.door, Answer(claim.robot_id, claim.request_id, []))
+                self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, []))
 
     def depth(self) -> int:
         """Pending jobs whose time has come."""
@@ -417,7 +395,7 @@ class JobStore:
         if len(self._answered) > self._limits.max_robots:
             self._answered.popitem(last=False)
         if post:
-            self._post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
+            self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
 
     def _first_answer(self, claim: Claim) -> Answer | None:
         request_id, tokens = self._answered.get(claim.robot_id, ("", []))
@@ -430,13 +408,6 @@ class JobStore:
         ]
         return Answer(claim.robot_id, claim.request_id, mine)
 
-    def _post(self, door: str, item: Answer | tuple[str, str]) -> None:
-        """A door that is gone, or 100,000 items behind, misses it: leases bring its jobs back."""
-        box = self._doors.get(door)
-        if box is not None and len(box.items) < self._limits.max_backlog:
-            box.items.append(item)
-            self.posted += 1
-
     def _request_stop(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))
         entry.stop_at_ns = now_ns + self._limits.cancel_grace_ms * MS
@@ -444,7 +415,7 @@ class JobStore:
         if event is JobEvent.CANCEL:
             entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)
         self._record(entry, event, False, wall_ns)
-        self._post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
+        self._doors.post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
 
     def _ask(self, entry: _Entry, retryable: bool = True) -> Ask:
         job = entry.job
@@ -463,7 +434,7 @@ class JobStore:
         before = entry.job
         retryable = report.retryable if report else True
         status = next_status(before.status, event, self._ask(entry, retryable))
-        changes = _changes(before, event, status, report, robot_id, entry.timed_out, rfc3339(wall_ns))
+        changes = changes_of(before, event, status, report, robot_id, entry.timed_out, rfc3339(wall_ns))
         entry.job = msgspec.structs.replace(before, status=status, **changes)
         self._leave(before)
         self._arrive(entry, event, now_ns, wall_ns)
@@ -608,40 +579,3 @@ def _fenced(entry: _Entry, report: Report) -> Exception:
     return Conflict(
         f"token {report.token} of {job.job_id} is not its newest grant: stop working on it", "stale_token"
     )
-
-
-def _changes(
-    job: Job,
-    event: JobEvent,
-    status: JobStatus,
-    report: Report | None,
-    robot_id: str | None,
-    timed_out: bool,
-    at: str,
-) -> dict[str, Any]:
-    """The attributes that change along with the status."""
-    if event is JobEvent.CLAIM:
-        return {"attempt": job.attempt + 1, "robot_id": robot_id, "claimed_at": at, "started_at": None}
-    if event is JobEvent.START:
-        return {"started_at": at}
-    if status is JobStatus.PENDING:
-        back = 1 if event is JobEvent.RELEASE else 0
-        error = report.error if report and event is JobEvent.FAIL else job.error
-        attempt = {"attempt": job.attempt - back, "robot_id": None, "claimed_at": None, "started_at": None}
-        return attempt | {"error": error, "progress": None}
-    changes: dict[str, Any] = {"finished_at": at}
-    if status is JobStatus.COMPLETED:
-        changes |= {"result": report.result if report else None, "progress": 100.0, "error": None}
-    if status is JobStatus.FAILED:
-        changes |= {"dead_letter": True, "error": _reason(event, report, timed_out)}
-    return changes
-
-
-def _reason(event: JobEvent, report: Report | None, timed_out: bool) -> str:
-    if timed_out:
-        return "timeout"
-    if event is JobEvent.PENDING_TIMEOUT:
-        return "expired"
-    if event is JobEvent.LEASE_EXPIRED:
-        return "lease expired"
-    return (report.error if report else None) or "failed"

@@ -53,6 +53,7 @@ def test_the_demo_shows_jobs_in_order_and_a_signal_leaves_nothing_behind(number:
             break
     demo.send_signal(number)
     rest = demo.stdout.read()
+    demo.stdout.close()
     assert demo.wait(60) == 0, rest
     assert servers
     assert all(life.endswith("pending > claimed > running > completed") for life in lives), lives
@@ -167,6 +168,7 @@ class Served:
             self.process.send_signal(number)
         assert self.process.stdout is not None
         self.printed += self.process.stdout.readlines()
+        self.process.stdout.close()
         assert self.process.wait(60) == 0, "".join(self.printed)
         assert processes_of(self.process.pid) == []
         assert self.printed[-1] == "fleetcast: stopped\n"
