@@ -11,6 +11,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -103,8 +105,9 @@ def _check_port(settings: Settings) -> None:
 def _run_fleet(
     settings: Settings, address: str | None, num_cpus: int, robots: int, rate: float, service_s: float
 ) -> None:
-    """Ray takes SIGTERM when it starts, so until the server runs both signals end the same way."""
-    signal.signal(signal.SIGINT, _interrupt)
+    """Both signals end this in the same way, whatever it is doing."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         out.print("fleetcast: starting Ray, a few seconds ...")
         import ray
@@ -112,11 +115,8 @@ def _run_fleet(
 
         from actors.supervisor import Supervisor, connect
 
-        if address:
-            _join(address, settings.namespace)
-        else:
-            connect(None, settings.namespace, num_cpus)
-        signal.signal(signal.SIGTERM, _interrupt)
+        join = partial(_join, address, settings.namespace) if address else None
+        _uninterrupted(join or partial(connect, None, settings.namespace, num_cpus))
         supervisor = Supervisor(settings.namespace, settings.limits(), version("fleetcast"), bool(address))
         uvloop.run(_serve(settings, supervisor, robots, rate, service_s))
     except KeyboardInterrupt:
@@ -179,6 +179,26 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
 
 
+def _uninterrupted(start: Callable[[], None]) -> None:
+    """A start of Ray that is cut short leaves some of its processes behind, so a signal waits until it is
+    done. Ray takes SIGTERM for itself meanwhile, if it is let."""
+    from ray._private import utils
+
+    told: list[int] = []
+    ours = (signal.SIGINT, signal.SIGTERM)
+    takes, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    for number in ours:
+        signal.signal(number, lambda number, frame: told.append(number))
+    try:
+        start()
+    finally:
+        utils.set_sigterm_handler = takes
+        for number in ours:
+            signal.signal(number, _interrupt)
+    if told:
+        raise KeyboardInterrupt
+
+
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
@@ -195,8 +215,8 @@ async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, 
     told = loop.create_task(stopping.wait())
 
     def stop() -> None:
-        """The second signal waits for nobody, and neither does one before the server is there."""
-        if stopping.is_set() or not started.done():
+        """The second signal waits for nobody, not even for a start that hangs."""
+        if stopping.is_set():
             serving.cancel()
         stopping.set()
 

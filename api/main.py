@@ -27,17 +27,17 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        self._told = asyncio.Event()
+        self.told = asyncio.Event()
 
     def stop(self) -> None:
         self.should_exit = True
-        self._told.set()
+        self.told.set()
 
     async def main_loop(self) -> None:
         while not await self.on_tick(0):  # every second: it dates the answers
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
-                    await self._told.wait()
+                    await self.told.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,8 +74,12 @@ class DoorServer:
             done, _ = await asyncio.wait([serving], timeout=0.02)
             if done:
                 await serving
-                raise Unavailable("the server did not start: see its log")
-        on_started(self._server.servers[0].sockets[0].getsockname()[1])
+                if not self._server.told.is_set():
+                    raise Unavailable("the server did not start: see its log")
+                return
+        sockets = self._server.servers[0].sockets
+        if sockets:  # else it was told to stop while it started
+            on_started(sockets[0].getsockname()[1])
         await serving
 
     async def drain(self) -> None:

@@ -29,7 +29,9 @@ SECRET = "a secret of this test, thirty-two bytes or more"
 
 def processes_of(group: int) -> list[str]:
     """Command lines of what still runs in the session that `group` leads."""
-    listed = subprocess.run(["ps", "-eo", "sid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "sid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     return [line for line in listed.splitlines() if line.split()[0] == str(group)]
 
 
@@ -126,6 +128,30 @@ def test_a_server_that_does_not_answer_is_named() -> None:
     ended = fleetcast("status", "--url", "http://127.0.0.1:1", JWT_SECRET_KEY=SECRET)
     assert ended.returncode == 2
     assert ended.stderr == "fleetcast: no server answers at http://127.0.0.1:1 (ConnectError)\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_ray_starts_leaves_nothing_behind(number: signal.Signals) -> None:
+    serve = subprocess.Popen(
+        [sys.executable, "-u", "-m", "fleetcast", "serve", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=clean_environment() | {"JWT_SECRET_KEY": SECRET},
+        start_new_session=True,
+    )
+    try:
+        assert serve.stdout is not None
+        assert "starting Ray" in serve.stdout.readline()
+        while not any("gcs_server" in line for line in processes_of(serve.pid)):
+            assert serve.poll() is None
+        serve.send_signal(number)
+        rest = serve.communicate(timeout=60)[0]
+    finally:
+        serve.kill()
+        serve.communicate()
+    assert (serve.returncode, rest) == (0, "fleetcast: stopped\n")
+    assert processes_of(serve.pid) == []
 
 
 def test_a_token_stands_alone_on_the_last_line() -> None:
