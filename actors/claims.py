@@ -77,6 +77,8 @@ class Claims:
         wait_ms = min(wait_ms, self._limits.max_claim_wait_ms)
         claim = Claim(self._door, robot_id, request_id, limit, wait_ms, [], "", 0, next(self._calls))
         future = self._batcher.put(claim)
+        if future.done():
+            return future  # refused: the backlog is full
         older = self._open.get((robot_id, request_id))
         if older is not None and not older.future.done():
             older.future.set_result(Answer(robot_id, request_id, []))

@@ -211,15 +211,13 @@ class FleetClient:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
 
     async def _send_events(self, batch: Sequence[tuple[str, bytes]], _: Any) -> Sequence[Any]:
-        outcomes: list[Any] = [None] * len(batch)
+        failed: dict[str, FleetError] = {}
         for feed in sorted({feed for feed, _ in batch}):
             try:
                 await self._publish(feed, [event for name, event in batch if name == feed])
             except FleetError as error:
-                outcomes = [
-                    error if name == feed else o for (name, _), o in zip(batch, outcomes, strict=True)
-                ]
-        return outcomes
+                failed[feed] = error
+        return [failed.get(feed) for feed, _ in batch]
 
     async def _publish(self, feed: str, events: list[bytes]) -> None:
         """Under a new publisher's name after a failure: whether that batch arrived is not known, and its

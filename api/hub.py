@@ -24,7 +24,7 @@ PONG = text_frame(b"pong")
 class Watcher:
     """A monitoring socket and its place in a feed."""
 
-    __slots__ = ("_rate", "blocked_since", "cursor", "feed", "ignored", "socket", "unsent")
+    __slots__ = ("_rate", "blocked_since", "cursor", "feed", "socket", "unsent")
 
     def __init__(self, socket: FleetSocket, feed: FeedHub, rate: InboundRate) -> None:
         self.socket = socket
@@ -32,7 +32,6 @@ class Watcher:
         self.cursor = feed.head
         self.blocked_since = 0.0
         self.unsent = 0
-        self.ignored = 0
         self._rate = rate
 
     def write(self, frames: bytes) -> None:
@@ -48,7 +47,6 @@ class Watcher:
         elif verdict is Verdict.HEAR and data == b"ping":
             self.write(PONG)
         else:
-            self.ignored += 1
             self.feed.ignored_messages += 1
 
     def on_binary(self) -> None:

@@ -112,8 +112,9 @@ async def test_what_is_granted_to_a_claim_that_is_withdrawn_meanwhile_goes_back(
             await asyncio.sleep(0)
         fleet.withdraw("r", job_id, waiting)
         await submitting
-        while waiting.cancelled() and (await fleet.execute(Get(job_id))).status != "pending":
-            pass
+        async with asyncio.timeout(10):  # its lease would bring it back too, but only after 30 s
+            while waiting.cancelled() and (await fleet.execute(Get(job_id))).status != "pending":
+                pass
         await fleet.execute(Cancel(job_id))
 
 

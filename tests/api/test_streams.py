@@ -386,9 +386,14 @@ async def test_a_peer_that_says_goodbye_and_reads_nothing_does_not_stay(
         open_ones = world.server._server.server_state.connections
         async with world.mute("live-jobs") as peer:
             await flood(world, "live-jobs", 900_000)
-            peer.say(b"\x88\x80\0\0\0\0")  # a close frame, masked
-            while any(isinstance(one, FleetSocket) for one in open_ones):
+            [socket] = [one for one in open_ones if isinstance(one, FleetSocket)]
+            while not socket.blocked:
                 await asyncio.sleep(0)
+            peer.say(b"\x88\x80\0\0\0\0")  # a close frame, masked
+            async with asyncio.timeout(10):
+                while socket in open_ones:
+                    await asyncio.sleep(0)
+        assert socket.unsent_bytes() == 0
 
 
 async def test_dev_mode_lets_nobody_in_who_calls_this_machine_by_another_name() -> None:
