@@ -56,7 +56,7 @@ class Door:
         await self.wheel.stop()
         await self.hub.stop()
 
-    def principal(self, connection: HTTPConnection) -> Principal:
+    async def principal(self, connection: HTTPConnection) -> Principal:
         """From `Authorization: Bearer`, `X-Api-Key` or `?token=`. Raises Unauthenticated."""
         scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and bearer:

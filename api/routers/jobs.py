@@ -44,7 +44,7 @@ async def submit(request: Request) -> Response:
     """One job, or a list of up to 1,000: all or nothing. 201 with the job or `{"jobs"}`. With
     `?partial=true` a list gets 200 and `{"results"}`, for each item `{"job"}` or `{"error"}`."""
     door: Door = request.app.state.door
-    door.principal(request).need("operator")
+    (await door.principal(request)).need("operator")
     partial = request.query_params.get("partial", "false")
     if partial not in ("true", "false"):
         raise BadRequest(422, "partial must be true or false", "bad_parameter")
@@ -113,7 +113,7 @@ async def page(request: Request) -> Response:
     """Newest first: `status`, `robot_id`, `environment`, `limit` 1-500, `cursor`. A page may hold fewer
     than `limit` jobs and yet have a `next_cursor`."""
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     query = request.query_params
     status = query.get("status")
     if status is not None and status not in set(JobStatus):
@@ -128,19 +128,19 @@ async def page(request: Request) -> Response:
 
 async def get(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     return answer(await door.fleet.execute(Get(request.path_params["job_id"])))
 
 
 async def cancel(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("operator")
+    (await door.principal(request)).need("operator")
     return answer(await door.fleet.execute(Cancel(request.path_params["job_id"])))
 
 
 async def retry(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("operator")
+    (await door.principal(request)).need("operator")
     original = request.path_params["job_id"]
     job = await door.fleet.execute(Retry(original, new_job_id()))
     message = "a new job was submitted"
@@ -176,7 +176,7 @@ class ProgressBody(msgspec.Struct, frozen=True):
 async def claim(request: Request) -> Response:
     """`{"jobs": [{...job, "token", "lease_ms"}]}`, empty when nothing fits within `wait_ms`."""
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     body = decode(await read_body(request), ClaimBody)
     principal.act_as(body.robot_id)
     granting = door.fleet.claim(body.robot_id, body.request_id, body.limit, body.wait_ms)
@@ -194,7 +194,7 @@ async def claim(request: Request) -> Response:
 def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
     async def report(request: Request) -> Response:
         door: Door = request.app.state.door
-        principal = door.principal(request)
+        principal = await door.principal(request)
         body = decode(await read_body(request, MAX_REPORT_BYTES), ReportBody)
         check_depth("result", body.result)
         principal.act_as(body.robot_id)
@@ -207,7 +207,7 @@ def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
 
 async def progress(request: Request) -> Response:
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     body = decode(await read_body(request), ProgressBody)
     principal.act_as(body.robot_id)
     job_id = request.path_params["job_id"]

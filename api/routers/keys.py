@@ -30,7 +30,7 @@ class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def issue(request: Request) -> Response:
     """201 with the key and, this once, its secret in `api_key`."""
     door: Door = request.app.state.door
-    door.principal(request).need("admin")
+    (await door.principal(request)).need("admin")
     body = decode(await read_body(request), IssueBody)
     secret = key_secret(secrets.token_bytes(RANDOM_BYTES))
     key_id = f"key-{secrets.token_hex(8)}"
@@ -43,7 +43,7 @@ async def issue(request: Request) -> Response:
 async def page(request: Request) -> Response:
     """`{"keys"}`: all of them, revoked ones included, without secrets; `robot_id` filters."""
     door: Door = request.app.state.door
-    door.principal(request).need("admin")
+    (await door.principal(request)).need("admin")
     robot_id = request.query_params.get("robot_id")
     keys = [record.key for record in await door.fleet.keys() if robot_id in (None, record.key.robot_id)]
     return answer({"keys": keys})
@@ -52,7 +52,7 @@ async def page(request: Request) -> Response:
 async def revoke(request: Request) -> Response:
     """The key; its live sockets are closed 4001 within a second."""
     door: Door = request.app.state.door
-    door.principal(request).need("admin")
+    (await door.principal(request)).need("admin")
     return answer(await door.fleet.administer(RevokeKey(request.path_params["key_id"])))
 
 

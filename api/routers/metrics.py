@@ -13,7 +13,7 @@ from fleet.events import METRICS
 
 async def fleet(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     metrics = await door.fleet.metrics()
     robots = metrics.robots
     return answer(
@@ -33,7 +33,7 @@ async def connections(request: Request) -> Response:
     """Of this process: open sockets per endpoint, metrics watchers per `environment`, watchers that were
     dropped for being slow, and messages of watchers that nobody asked for."""
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     feeds = door.hub.feeds
     sockets = {name: len(feed) for name, feed in feeds.items()}
     sockets |= {METRICS: len(door.wheel), "robots": len(door.sessions)}

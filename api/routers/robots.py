@@ -42,7 +42,7 @@ MAX_HEARTBEATS = 1_000
 async def page(request: Request) -> Response:
     """`status`, `environment`, `limit` 1-500, `offset`."""
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     query = request.query_params
     status = query.get("status")
     if status is not None and status not in set(RobotStatus):
@@ -55,13 +55,13 @@ async def page(request: Request) -> Response:
 
 async def get(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("viewer")
+    (await door.principal(request)).need("viewer")
     return answer(await door.fleet.administer(GetRobot(request.path_params["robot_id"])))
 
 
 async def register(request: Request) -> Response:
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     spec = decode(await read_body(request), RobotSpec)
     principal.act_as(spec.robot_id)
     return answer(await door.fleet.administer(RegisterRobot(spec)), 201)
@@ -70,7 +70,7 @@ async def register(request: Request) -> Response:
 async def update(request: Request) -> Response:
     """Replaces what the robot says of itself; the id in the path wins."""
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     robot_id = request.path_params["robot_id"]
     principal.act_as(robot_id)
     fields = decode(await read_body(request), dict[str, Any])
@@ -81,7 +81,7 @@ async def update(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """Refused while the robot holds jobs. Its keys are revoked with it."""
     door: Door = request.app.state.door
-    door.principal(request).need("operator")
+    (await door.principal(request)).need("operator")
     robot_id = request.path_params["robot_id"]
     before = await door.fleet.administer(GetRobot(robot_id))
     # First nothing new for it, then what it holds: a claim in between finds it draining.
@@ -105,7 +105,7 @@ class StatusBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def set_status(request: Request) -> Response:
     door: Door = request.app.state.door
-    door.principal(request).need("operator")
+    (await door.principal(request)).need("operator")
     body = decode(await read_body(request), StatusBody)
     maintenance = None if body.status is None else body.status == "maintenance"
     command = SetRobotStatus(request.path_params["robot_id"], maintenance, body.drain)
@@ -149,7 +149,7 @@ def _beaten(beaten: HeartbeatAnswer) -> dict[str, Any]:
 
 async def heartbeat(request: Request) -> Response:
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     robot_id = request.path_params["robot_id"]
     principal.act_as(robot_id)
     beaten = await _send(door, robot_id, decode(await read_body(request), BeatBody))
@@ -161,7 +161,7 @@ async def heartbeat(request: Request) -> Response:
 async def heartbeats(request: Request) -> Response:
     """A list of up to 1,000 heartbeats, each with its `robot_id`; a list of answers, in order."""
     door: Door = request.app.state.door
-    principal = door.principal(request)
+    principal = await door.principal(request)
     bodies = decode(await read_body(request), list[NamedBeatBody])
     if len(bodies) > MAX_HEARTBEATS:
         raise BadRequest(422, f"a list holds up to {MAX_HEARTBEATS} heartbeats", "bad_list")

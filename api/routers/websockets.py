@@ -47,7 +47,7 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
         return None
     await websocket.accept()
     try:
-        principal = door.principal(websocket)
+        principal = await door.principal(websocket)
     except Unauthenticated as error:
         await websocket.close(4001, error.detail)
         return None
