@@ -8,13 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from api.door import Door
 from api.ports import Fleet
 from api.problems import on_disconnect, on_fleet_error, on_http_error
-from api.routers import jobs, keys, metrics, robot_socket, robots, websockets
+from api.routers import jobs, keys, metrics, robots
 from api.settings import Settings
+from api.sockets import serve_socket
 from fleet.errors import FleetError
+
+
+class DoorApp(FastAPI):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await serve_socket(self.state.door, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
@@ -27,13 +37,13 @@ def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
         yield
         await door.stop()
 
-    app = FastAPI(
+    app = DoorApp(
         title="fleetcast", version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
     app.state.door = door
     app.add_exception_handler(FleetError, on_fleet_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
-    for router in (websockets, robot_socket, jobs, robots, keys, metrics):
+    for router in (jobs, robots, keys, metrics):
         app.router.routes.extend(router.routes)
     return app

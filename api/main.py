@@ -57,8 +57,7 @@ class DoorServer:
                 http=http_protocol(settings.headers_timeout_s),
                 ws=FleetSocket,
                 ws_max_size=WATCH_MAX_BYTES,
-                ws_ping_interval=settings.ping_interval_s,
-                ws_ping_timeout=settings.ping_timeout_s,
+                ws_ping_interval=None,  # the door pings all sockets by one timer
                 ws_per_message_deflate=False,
                 log_level="warning",
                 access_log=False,

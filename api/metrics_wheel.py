@@ -9,13 +9,27 @@ import itertools
 from collections import Counter
 
 from api.background import Background
-from api.hub import Hub, Watcher
-from api.websocket_protocol import text_frame
+from api.hub import FeedHub, Hub, Watcher
+from api.websocket_protocol import FleetSocket, text_frame
 from fleet.events import METRICS
 
 MAX_LABELS = 32
 OTHER = "other"
 NOTHING_YET_S = 0.1
+
+
+class Subscriber(Watcher):
+    """A watcher that the wheel tells, not the feed."""
+
+    __slots__ = ("_wheel",)
+
+    def __init__(self, socket: FleetSocket, feed: FeedHub, wheel: MetricsWheel) -> None:
+        super().__init__(socket, feed)
+        self._wheel = wheel
+
+    def on_end(self) -> None:
+        super().on_end()
+        self._wheel.remove(self)
 
 
 class MetricsWheel:
@@ -37,8 +51,9 @@ class MetricsWheel:
         """Watchers per `environment`."""
         return dict(Counter(self._live.values()))
 
-    def add(self, watcher: Watcher, interval_s: float, environment: str) -> None:
+    def add(self, socket: FleetSocket, interval_s: float, environment: str) -> None:
         """The first snapshot goes out at once. A client chooses the label, so only the first 32 are kept."""
+        watcher = Subscriber(socket, self._hub.feeds[METRICS], self)
         if environment in self._labels or len(self._labels) < MAX_LABELS:
             self._labels.add(environment)
         else:
@@ -51,9 +66,11 @@ class MetricsWheel:
             self._earlier.set()
 
     def remove(self, watcher: Watcher) -> None:
-        """Its entry in the heap leaves when it is next due, at most 60 s later."""
+        """Entries of those who left leave the heap in bulk, once they are most of it."""
         self._live.pop(watcher, None)
-        watcher.feed.remove(watcher)
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):
+            self._heap = [entry for entry in self._heap if entry[2] in self._live]
+            heapq.heapify(self._heap)
 
     def start(self) -> None:
         self._background.start(self._run)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.admission import TooMany
 from api.auth import Unauthenticated
 from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
 
 STATUS: dict[type[FleetError], int] = {
     Unauthenticated: 401,
+    TooMany: 429,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
@@ -45,8 +48,8 @@ def problem(error: FleetError) -> Response:
     if isinstance(error, BadRequest) and error.errors:
         body["errors"] = error.errors
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    if status == 503:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
+    if status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1)))
     return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
 
 

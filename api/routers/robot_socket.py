@@ -9,12 +9,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from api.bodies import MAX_DEPTH, deeper_than
 from api.door import Door
-from api.routers.websockets import admit, until_closed
+from api.routers.websockets import admit
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import FleetError, Forbidden, Misuse
 from fleet.job import JobEvent
@@ -220,8 +219,10 @@ class RobotSession:
         elif not self._closed:
             self._socket.write(text_frame(_encode(message)))
 
-    def close(self) -> None:
+    def on_end(self) -> None:
         self._closed = True
+        if self._door.sessions.get(self.robot_id) is self:
+            del self._door.sessions[self.robot_id]
         for request_id, claim in tuple(self._claims.items()):
             self._fleet.withdraw(self.robot_id, request_id, claim)
         self._fleet.administer(CloseSession(self.robot_id, self.session))
@@ -262,25 +263,22 @@ def report_of(message: RobotMessage, robot_id: str) -> Report:
     raise Misuse(f"{type(message).__name__} is not about a job")
 
 
-async def robot_socket(websocket: WebSocket) -> None:
-    door: Door = websocket.app.state.door
-    robot_id: str = websocket.path_params["robot_id"]
+async def robot_socket(websocket: WebSocket, door: Door, robot_id: str) -> None:
     admitted = await admit(websocket, door)
     if admitted is None:
         return
     socket, principal = admitted
     try:
         principal.act_as(msgspec.convert(robot_id, Id))
-        await _serve(websocket, door, socket, RobotSession(door, socket, robot_id))
     except msgspec.ValidationError:
-        await websocket.close(1008, "robot_id must match [A-Za-z0-9_.:-]{1,64}")
+        socket.close_with(1008, "robot_id must match [A-Za-z0-9_.:-]{1,64}")
     except Forbidden as error:
-        await websocket.close(1008, error.detail)
-    finally:
-        door.credentials.forget(socket)
+        socket.close_with(1008, error.detail)
+    else:
+        await _serve(door, socket, RobotSession(door, socket, robot_id))
 
 
-async def _serve(websocket: WebSocket, door: Door, socket: FleetSocket, session: RobotSession) -> None:
+async def _serve(door: Door, socket: FleetSocket, session: RobotSession) -> None:
     """The newest socket of a robot wins. It listens from the first instant: a robot may speak before
     it was welcomed."""
     older = door.sessions.get(session.robot_id)
@@ -291,13 +289,5 @@ async def _serve(websocket: WebSocket, door: Door, socket: FleetSocket, session:
     try:
         opened = await door.fleet.administer(OpenSession(session.robot_id, session.session))
         session.welcome(opened.heartbeat_ms)
-        await until_closed(websocket)
     except FleetError as error:
-        await websocket.close(1013, error.detail[:120])
-    finally:
-        session.close()
-        if door.sessions.get(session.robot_id) is session:
-            del door.sessions[session.robot_id]
-
-
-routes = [WebSocketRoute("/api/v1/ws/robot/{robot_id}", robot_socket)]
+        socket.close_with(1013, error.detail[:120])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Awaitable, Callable
 
 import msgspec
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from api.admission import TooMany
 from api.auth import Principal, Unauthenticated
 from api.broadcasts import (
     broadcast_job_update,
@@ -21,8 +22,9 @@ from api.broadcasts import (
 from api.door import Door
 from api.hub import FeedHub
 from api.limits import may_come_from
-from api.websocket_protocol import EXTENSION, FleetSocket, text_frame
-from fleet.events import LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
+from api.problems import problem
+from api.websocket_protocol import FleetSocket, text_frame
+from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
 from fleet.wall_time import rfc3339
 
 # The reference imports the bus functions from here.
@@ -36,60 +38,56 @@ __all__ = [
     "routes",
 ]
 
+Endpoint = Callable[[WebSocket, Door], Awaitable[None]]
+
 _ENVIRONMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principal] | None:
-    """Accepts, then closes 4001 if the token is bad: a close before accept reaches a client as HTTP
-    403 without a code, and its "do not reconnect on 4001" would never fire."""
+    """The socket, accepted, and who opened it. None for those who are refused: 403 for a foreign page and
+    429 for too many, before accept; 4001 after it for a bad token, since a close before accept reaches a
+    client as HTTP 403 without a code, and its "do not reconnect on 4001" would never fire."""
     if not may_come_from(websocket, door.settings.allowed_origins):
         await websocket.close()
         return None
-    await websocket.accept()
+    address = door.admission.address_of(websocket)
     try:
+        door.admission.knock(address, time.monotonic())
         principal = await door.principal(websocket)
+        socket = door.let_in(websocket, principal, address)
+    except TooMany as error:
+        await websocket.send_denial_response(problem(error))
+        return None
     except Unauthenticated as error:
+        await websocket.accept()
         await websocket.close(4001, error.detail)
         return None
-    socket: FleetSocket = websocket.scope["extensions"][EXTENSION]
-    door.credentials.watch(socket, principal)  # no await since the check: a revocation finds the socket
+    await websocket.accept()
     return socket, principal
 
 
-async def until_closed(websocket: WebSocket) -> None:
-    """What arrives goes to the socket's listener; this task only waits for the end."""
-    while (await websocket.receive())["type"] != "websocket.disconnect":
-        pass
-
-
-async def _watch(websocket: WebSocket, feed: FeedHub, depth_first: bool = False) -> None:
-    door: Door = websocket.app.state.door
+async def _watch(websocket: WebSocket, door: Door, name: str) -> FleetSocket | None:
     admitted = await admit(websocket, door)
     if admitted is None:
-        return
+        return None
     socket, _ = admitted
-    watcher = feed.add(socket)
-    if depth_first:
-        socket.write(text_frame(_depth_now(feed)))
-    try:
-        await until_closed(websocket)
-    finally:
-        feed.remove(watcher)
-        door.credentials.forget(socket)
+    door.hub.feeds[name].add(socket)
+    return socket
 
 
-async def live_jobs(websocket: WebSocket) -> None:
-    await _watch(websocket, websocket.app.state.door.hub.feeds[LIVE_JOBS])
+async def live_jobs(websocket: WebSocket, door: Door) -> None:
+    await _watch(websocket, door, LIVE_JOBS)
 
 
-async def robot_status(websocket: WebSocket) -> None:
-    await _watch(websocket, websocket.app.state.door.hub.feeds[ROBOT_STATUS])
+async def robot_status(websocket: WebSocket, door: Door) -> None:
+    await _watch(websocket, door, ROBOT_STATUS)
 
 
-async def queue_metrics(websocket: WebSocket) -> None:
+async def queue_metrics(websocket: WebSocket, door: Door) -> None:
     """The current depth first, before any change."""
-    feed: FeedHub = websocket.app.state.door.hub.feeds[QUEUE_METRICS]
-    await _watch(websocket, feed, depth_first=True)
+    socket = await _watch(websocket, door, QUEUE_METRICS)
+    if socket is not None:
+        socket.write(text_frame(_depth_now(door.hub.feeds[QUEUE_METRICS])))
 
 
 def _depth_now(feed: FeedHub) -> bytes:
@@ -97,25 +95,16 @@ def _depth_now(feed: FeedHub) -> bytes:
     return encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
 
 
-async def metrics_stream(websocket: WebSocket) -> None:
-    door: Door = websocket.app.state.door
+async def metrics_stream(websocket: WebSocket, door: Door) -> None:
     admitted = await admit(websocket, door)
     if admitted is None:
         return
     socket, _ = admitted
-    try:
-        interval_s, environment, fault = _stream_parameters(websocket)
-        if fault:
-            await websocket.close(1008, fault)
-            return
-        watcher = door.hub.feeds[METRICS].listen(socket)
-        door.wheel.add(watcher, interval_s, environment)
-        try:
-            await until_closed(websocket)
-        finally:
-            door.wheel.remove(watcher)
-    finally:
-        door.credentials.forget(socket)
+    interval_s, environment, fault = _stream_parameters(websocket)
+    if fault:
+        socket.close_with(1008, fault)
+    else:
+        door.wheel.add(socket, interval_s, environment)
 
 
 def _stream_parameters(websocket: WebSocket) -> tuple[int, str, str]:
@@ -130,9 +119,9 @@ def _stream_parameters(websocket: WebSocket) -> tuple[int, str, str]:
     return int(text), environments[0], ""
 
 
-routes = [
-    WebSocketRoute("/api/v1/ws/live-jobs", live_jobs),
-    WebSocketRoute("/api/v1/ws/robot-status", robot_status),
-    WebSocketRoute("/api/v1/ws/queue-metrics", queue_metrics),
-    WebSocketRoute("/api/v1/ws/metrics/stream", metrics_stream),
-]
+routes: dict[str, Endpoint] = {
+    "/api/v1/ws/live-jobs": live_jobs,
+    "/api/v1/ws/robot-status": robot_status,
+    "/api/v1/ws/queue-metrics": queue_metrics,
+    "/api/v1/ws/metrics/stream": metrics_stream,
+}

@@ -1,0 +1,95 @@
+"""Who may come in: handshakes a second, and sockets per principal, per address and in all."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+
+from starlette.requests import HTTPConnection
+
+from api.auth import ROLES, Principal
+from api.rates import Rates, network_of
+from api.settings import Settings, is_loopback
+from api.websocket_protocol import FleetSocket
+from fleet.errors import FleetError
+
+MAX_ADDRESSES = 100_000
+SPARE_DESCRIPTORS = 256
+RETRY_S = 5.0
+
+
+class TooMany(FleetError):
+    """Refused for now; `retry_after_s` says until when."""
+
+    default_code = "too_many"
+
+
+class Admission:
+    """Counts what is open in this process, exactly: a socket leaves once, however it ends. Bound: the table
+    of rates forgets the address that was silent longest; the rest is as large as the open sockets."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = min(settings.max_sockets, descriptors() - SPARE_DESCRIPTORS)
+        self._most_per_principal = settings.max_sockets_per_principal
+        self._most_per_address = settings.max_sockets_per_address
+        self._limit_loopback = settings.limit_loopback
+        per_s = settings.max_handshakes_per_s
+        self._rates = Rates(per_s, max(1.0, per_s), MAX_ADDRESSES)
+        self._places: dict[FleetSocket, tuple[str, str]] = {}
+        self._of_principal: Counter[str] = Counter()
+        self._of_address: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def knock(self, address: str, now: float) -> None:
+        """Before anything is looked at. Raises TooMany for an address that knocks too often or holds too
+        much."""
+        if len(self._places) >= self._most:
+            raise TooMany("this server has as many sockets as it takes", "sockets", RETRY_S)
+        if not address:
+            return
+        wait_s = self._rates.take(address, now)
+        if wait_s > 0:
+            raise TooMany("too many handshakes a second from this address", "handshakes", wait_s)
+        if self._of_address[address] >= self._most_per_address:
+            raise TooMany(
+                f"this address has {self._most_per_address} sockets open", "address_sockets", RETRY_S
+            )
+
+    def enter(self, socket: FleetSocket, principal: Principal, address: str) -> None:
+        """Raises TooMany; operators and admins may open as many as they like."""
+        name = "" if principal.level >= ROLES["operator"] else principal.key_id or principal.subject
+        if name and self._of_principal[name] >= self._most_per_principal:
+            raise TooMany(
+                f"this token's owner has {self._most_per_principal} sockets open",
+                "principal_sockets",
+                RETRY_S,
+            )
+        self._places[socket] = (name, address)
+        self._of_principal[name] += 1
+        self._of_address[address] += 1
+
+    def leave(self, socket: FleetSocket) -> None:
+        place = self._places.pop(socket, None)
+        if place is not None:
+            _less(self._of_principal, place[0])
+            _less(self._of_address, place[1])
+
+    def address_of(self, connection: HTTPConnection) -> str:
+        """Of the peer itself: what a header claims is not believed. Empty for one that is not limited."""
+        peer = connection.client.host if connection.client else ""
+        return "" if not peer or (is_loopback(peer) and not self._limit_loopback) else network_of(peer)
+
+
+def _less(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
+
+
+def descriptors() -> int:
+    """How many files this process may open: all that the system allows it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

@@ -1,0 +1,34 @@
+"""Which WebSocket goes where: dispatched before the HTTP stack, whose layers would each keep a frame alive
+and whose router and dependencies are for requests."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from api.door import Door
+from api.problems import problem
+from api.routers import websockets
+from api.routers.robot_socket import robot_socket
+from fleet.errors import NotFound
+
+ROBOT = "/api/v1/ws/robot/"
+
+
+async def serve_socket(door: Door, scope: Scope, receive: Receive, send: Send) -> None:
+    """Ends with the handshake; 404 for a path that is no stream."""
+    websocket = WebSocket(scope, receive, send)
+    with suppress(WebSocketDisconnect):  # it left while it was looked at
+        await _dispatch(websocket, door, scope["path"])
+
+
+async def _dispatch(websocket: WebSocket, door: Door, path: str) -> None:
+    endpoint = websockets.routes.get(path)
+    if endpoint is not None:
+        await endpoint(websocket, door)
+    elif path.startswith(ROBOT):
+        await robot_socket(websocket, door, path.removeprefix(ROBOT))
+    else:
+        await websocket.send_denial_response(problem(NotFound(f"no stream at {path[:200]}")))
