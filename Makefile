@@ -1,13 +1,15 @@
 PYTHON ?= python3
+PYTHON2 ?= python2.7
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo test test-system test-long check bench clean
+.PHONY: help demo test test-system test-long test-autobahn check bench clean
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
 	@echo "make test-system  tests that need Debian packages: chromium"
 	@echo "make test-long    tests that take minutes"
+	@echo "make test-autobahn PYTHON2=python2.7    RFC 6455 by Autobahn's fuzzing client"
 	@echo "make check        ruff, mypy --strict, import rules"
 	@echo "make bench        benchmarks: fan-out and heartbeats"
 
@@ -22,13 +24,20 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest tests -m "not system and not long"
+	$(BIN)/python -m pytest tests -m "not system and not long and not autobahn"
 
 test-system: $(STAMP)
 	$(BIN)/python -m pytest tests -m "system"
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest tests -m "long" --timeout 900
+
+.autobahn/installed: tests/autobahn/constraints.txt
+	$(PYTHON2) -m pip install --quiet --disable-pip-version-check --target .autobahn -c $< autobahntestsuite
+	touch $@
+
+test-autobahn: $(STAMP) .autobahn/installed
+	PYTHON2=$(PYTHON2) AUTOBAHN=$(CURDIR)/.autobahn $(BIN)/python -m pytest tests -m autobahn -s
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -42,4 +51,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/heartbeats.py
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .autobahn build *.egg-info

@@ -49,7 +49,7 @@ class Watcher:
         else:
             self.feed.ignored_messages += 1
 
-    def on_binary(self) -> None:
+    def on_binary(self, data: bytes) -> None:
         self.socket.close_with(1003, "this socket takes text only")
 
     def on_writable(self) -> None:

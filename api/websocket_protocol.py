@@ -16,8 +16,9 @@ from typing import Any, Protocol, cast
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 EXTENSION = "fleetcast.socket"
 WATCH_MAX_BYTES = 64 * 1024
@@ -33,7 +34,7 @@ class Listener(Protocol):
 
     def on_text(self, data: bytes) -> None: ...
 
-    def on_binary(self) -> None: ...
+    def on_binary(self, data: bytes) -> None: ...
 
     def on_writable(self) -> None: ...
 
@@ -54,9 +55,19 @@ class _Nobody:
 NOBODY: Any = _Nobody()
 
 
+class _Brain(ServerProtocol):
+    def recv_frame(self, frame: Frame) -> None:
+        """A close may come between the fragments of a message (RFC 6455 5.4): `websockets` calls it an
+        error."""
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class FleetSocket(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn = _Brain(max_size=self.config.ws_max_size, logger=self.conn.logger)
         self.listener: Listener | None = None
         self.on_end: Callable[[FleetSocket], None] | None = None
         self.blocked = False
@@ -203,7 +214,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
         if self.listener is None or self.close_sent:
             return
         if self.curr_msg_data_type != "text":
-            self.listener.on_binary()
+            self.listener.on_binary(bytes(data))
         elif _is_utf8(data):
             self.listener.on_text(bytes(data))
         else:

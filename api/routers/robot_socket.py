@@ -94,7 +94,7 @@ class RobotSession:
             if len(self._early) == MAX_UNANSWERED:
                 self._socket.transport.pause_reading()
 
-    def on_binary(self) -> None:
+    def on_binary(self, data: bytes) -> None:
         self._socket.close_with(1003, "this socket takes text only")
 
     def on_writable(self) -> None:
