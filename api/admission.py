@@ -42,6 +42,9 @@ class Admission:
     def __len__(self) -> int:
         return len(self._places)
 
+    def sockets(self) -> list[FleetSocket]:
+        return list(self._places)
+
     def knock(self, address: str, now: float) -> None:
         """Before anything is looked at. Raises TooMany for an address that knocks too often or holds too
         much."""
@@ -77,7 +80,8 @@ class Admission:
             _less(self._of_address, place[1])
 
     def address_of(self, connection: HTTPConnection) -> str:
-        """Of the peer itself: what a header claims is not believed. Empty for one that is not limited."""
+        """Of the peer itself; a header is believed from a trusted proxy only (see `trusted_proxies`). Empty
+        for one that is not limited."""
         peer = connection.client.host if connection.client else ""
         return "" if not peer or (is_loopback(peer) and not self._limit_loopback) else network_of(peer)
 

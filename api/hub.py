@@ -41,13 +41,20 @@ class Watcher:
             self.feed.note_blocked(self)
 
     def on_text(self, data: bytes) -> None:
+        verdict = self._judge()
+        if verdict is Verdict.HEAR and data == b"ping":
+            self.write(PONG)
+        elif verdict is not Verdict.CLOSE:
+            self.feed.ignored_messages += 1
+
+    def on_control(self) -> None:
+        self._judge()
+
+    def _judge(self) -> Verdict:
         verdict = self._rate.judge(asyncio.get_running_loop().time())
         if verdict is Verdict.CLOSE:
             self.socket.close_with(1008, "too many messages a second")
-        elif verdict is Verdict.HEAR and data == b"ping":
-            self.write(PONG)
-        else:
-            self.feed.ignored_messages += 1
+        return verdict
 
     def on_binary(self, data: bytes) -> None:
         self.socket.close_with(1003, "this socket takes text only")

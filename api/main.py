@@ -61,6 +61,10 @@ class DoorServer:
                 ws_per_message_deflate=False,
                 log_level="warning",
                 access_log=False,
+                server_header=False,
+                # A header may name the peer only if it comes from a proxy that the settings name.
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=settings.trusted_proxies,
                 lifespan="on",
                 timeout_graceful_shutdown=GRACE_S,
             )

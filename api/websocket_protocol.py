@@ -25,6 +25,7 @@ WATCH_MAX_BYTES = 64 * 1024
 ROBOT_MAX_BYTES = 256 * 1024
 SEND_BUFFER_BYTES = 64 * 1024
 MAX_REQUEST_LINE = 8 * 1024
+MAX_FRAGMENTS = 1024
 CLOSE_TIMEOUT_S = 3.0
 _TOO_LONG = b"HTTP/1.1 414 URI Too Long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -35,6 +36,9 @@ class Listener(Protocol):
     def on_text(self, data: bytes) -> None: ...
 
     def on_binary(self, data: bytes) -> None: ...
+
+    def on_control(self) -> None:
+        """A ping, or a pong that nobody waits for."""
 
     def on_writable(self) -> None: ...
 
@@ -220,9 +224,32 @@ class FleetSocket(WebSocketsSansIOProtocol):
         else:
             self.close_with(1007, "text must be UTF-8")
 
+    def start_keepalive(self) -> None:
+        """Not here: one wheel pings all sockets."""
+
+    def handle_ping(self) -> None:
+        """The answer waits for nobody: a peer that pings and does not read would fill the memory."""
+        output = b"".join(self.conn.data_to_send())
+        if not self.blocked:
+            self.write(output)
+        self._control()
+
     def handle_pong(self, event: Frame) -> None:
         if bytes(event.data) == self.unanswered_ping:
             self.unanswered_ping = None
+        else:
+            self._control()
+
+    def _control(self) -> None:
+        if self.listener is not None:
+            self.listener.on_control()
+
+    def handle_cont(self, event: Frame) -> None:
+        """Empty fragments count no bytes, so they are counted themselves."""
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        else:
+            self.close_with(1009, f"a message has at most {MAX_FRAGMENTS} fragments")
 
     def handle_parser_exception(self) -> None:
         super().handle_parser_exception()

@@ -104,6 +104,12 @@ class Mute:
     def say(self, frame: bytes) -> None:
         self._writer.write(frame)
 
+    async def read_a_byte(self) -> None:
+        self._writer.transport.resume_reading()  # type: ignore[attr-defined]
+        with contextlib.suppress(ConnectionError):
+            await self._reader.read(1)
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
     async def read_on(self) -> bytes:
         """Reads after all, to the end of the connection."""
         self._writer.transport.resume_reading()  # type: ignore[attr-defined]
@@ -148,6 +154,16 @@ async def served(fleet: Any, **settings: Any) -> AsyncIterator[World]:
         await server.drain()
         server.stop()
         await running
+
+
+@asynccontextmanager
+async def fresh(refresh_ms: int = 1_000, fleet: Any = None, **settings: Any) -> AsyncIterator[World]:
+    """A world with settings of its own; with `fleet` another door of that fleet."""
+    own = fleet or LocalFleet(quick_limits(refresh_ms=refresh_ms))
+    async with served(own, **settings) as world:
+        yield world
+    if fleet is None:
+        await own.close()
 
 
 class FollowFeed:

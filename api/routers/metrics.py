@@ -30,8 +30,9 @@ async def fleet(request: Request) -> Response:
 
 
 async def connections(request: Request) -> Response:
-    """Of this process: open sockets per endpoint, metrics watchers per `environment`, watchers that were
-    dropped for being slow, and messages of watchers that nobody asked for."""
+    """Of this process: open sockets per endpoint, metrics watchers per `environment`, events and bytes sent
+    to watchers, by how many bytes the slowest is behind, watchers that were dropped for being slow, and
+    messages of watchers that nobody asked for."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
     feeds = door.hub.feeds
@@ -41,6 +42,9 @@ async def connections(request: Request) -> Response:
         {
             "connections": sockets,
             "environments": door.wheel.environments(),
+            "sent_events": sum(feed.sent_events for feed in feeds.values()),
+            "sent_bytes": sum(feed.sent_bytes for feed in feeds.values()),
+            "lag_bytes": max(feed.lag_bytes() for feed in feeds.values()),
             "slow_disconnects": sum(feed.slow_disconnects for feed in feeds.values()),
             "ignored_messages": sum(feed.ignored_messages for feed in feeds.values()),
         }

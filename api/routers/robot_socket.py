@@ -97,6 +97,9 @@ class RobotSession:
     def on_binary(self, data: bytes) -> None:
         self._socket.close_with(1003, "this socket takes text only")
 
+    def on_control(self) -> None:
+        pass
+
     def on_writable(self) -> None:
         pass
 

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack
 
 import httpx
 import jwt
 import pytest
-from conftest import SECRET, World, end_of, hear, quick_limits, served, until
+from conftest import SECRET, World, end_of, fresh, hear, quick_limits, served, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -49,15 +47,6 @@ def forged(**header: str) -> list[str]:
         jwt.encode({k: v for k, v in claims.items() if k != "sub"}, SECRET, algorithm="HS256"),
         jwt.encode(claims, SECRET, algorithm="HS256", headers={"crit": ["x"], "x": 1}),
     ]
-
-
-@asynccontextmanager
-async def fresh(refresh_ms: int = 1_000, **settings: Any) -> AsyncIterator[World]:
-    """A world with settings of its own."""
-    fleet = LocalFleet(quick_limits(refresh_ms=refresh_ms))
-    async with served(fleet, **settings) as world:
-        yield world
-    await fleet.close()
 
 
 @pytest.mark.parametrize("path", STREAMS)
