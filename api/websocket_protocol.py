@@ -84,7 +84,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
     def write(self, frames: bytes) -> bool:
         """Ready frames, as they are. False if the kernel did not take them whole: the rest waits in the
         transport and `blocked` is set. A third cheaper than the transport's own write, which queues first."""
-        if self.close_sent or self.transport.is_closing():
+        if self.close_sent or self.transport.is_closing():  # then the descriptor may be another's already
             return True
         taken = 0
         if self._fd >= 0 and not self.transport.get_write_buffer_size():
@@ -156,7 +156,6 @@ class FleetSocket(WebSocketsSansIOProtocol):
             self._fd = sock.fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._fd = -1  # the number may be another connection's in a moment
         super().connection_lost(exc)
         self._ended()
 

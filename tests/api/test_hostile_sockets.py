@@ -13,6 +13,8 @@ from conftest import World, end_of, fresh, hear
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from api.websocket_protocol import FleetSocket
+
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 MASK = bytes(4)
 
@@ -22,6 +24,13 @@ def frame(first: int, payload: bytes = b"") -> bytes:
     size = len(payload)
     length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + struct.pack("!H", size)
     return bytes((first,)) + length + MASK + payload
+
+
+def handshake(path: str) -> bytes:
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ).encode()
 
 
 async def test_only_the_exact_word_is_a_ping(world: World) -> None:
@@ -105,6 +114,62 @@ async def test_what_follows_a_close_is_ignored(world: World) -> None:
         assert (await end_of(socket))[0] == 1000
 
 
+async def test_a_close_between_the_fragments_of_a_message_is_a_close(world: World) -> None:
+    async with world.open("live-jobs") as socket:
+        socket.transport.write(frame(0x01, b"begun") + frame(0x88, struct.pack("!H", 1000)))
+        assert (await end_of(socket))[0] == 1000
+
+
+async def test_a_socket_that_is_gone_writes_to_nobody_elses_descriptor(world: World) -> None:
+    client = await world.open("live-jobs")
+    [socket] = world.server.door.admission.sockets()
+    descriptor = socket.transport.get_extra_info("socket").fileno()
+    client.transport.abort()
+    while socket in world.server._server.server_state.connections:
+        await asyncio.sleep(0)
+    reader, writer = os.pipe()
+    try:
+        os.dup2(writer, descriptor)
+        socket.write(b"not for you")
+        os.set_blocking(reader, False)
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 100)
+    finally:
+        for number in {reader, writer, descriptor}:
+            os.close(number)
+
+
+async def test_who_leaves_or_speaks_while_its_token_is_looked_at_is_neither_kept_nor_deaf(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door, go_on = world.server.door, asyncio.Event()
+    look = door.principal
+
+    async def slowly(connection: Any) -> Any:
+        await go_on.wait()
+        return await look(connection)
+
+    monkeypatch.setattr(door, "principal", slowly)
+    leaver, talker = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(2)]
+    path = world.url("live-jobs").split(str(world.port), 1)[1]
+    for _, writer in (leaver, talker):
+        writer.write(handshake(path))
+    open_ones = world.server._server.server_state.connections
+    while sum(isinstance(one, FleetSocket) for one in open_ones) < 2:
+        await asyncio.sleep(0)
+    leaver[1].transport.abort()
+    talker[1].write(frame(0x81, b"too early"))
+    while len(open_ones) > 1:
+        await asyncio.sleep(0)
+    go_on.set()
+    assert (await talker[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    talker[1].write(frame(0x81, b"ping"))
+    assert await talker[0].readexactly(6) == b"\x81\x04pong"
+    assert len(door.admission) == 1
+    assert await world.watching() == 1
+    talker[1].transport.abort()
+
+
 async def test_a_watcher_that_reads_a_byte_at_a_time_is_dropped_and_counted() -> None:
     async with fresh(send_timeout_s=0.3) as world, world.mute("live-jobs") as peer:
         room: Any = world.fleet.rooms.broadcasters["live-jobs"]
@@ -130,11 +195,8 @@ async def test_handshakes_of_all_kinds_leave_no_descriptor_behind(world: World) 
     before = len(os.listdir("/proc/self/fd"))
     for number in range(200):
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
-        request = world.url("live-jobs").split(str(world.port), 1)[1]
-        writer.write(f"GET {request} HTTP/1.1\r\nHost: x\r\n".encode())
-        if number % 3:
-            writer.write(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n")
-            writer.write(b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n")
+        whole = handshake(world.url("live-jobs").split(str(world.port), 1)[1])
+        writer.write(whole if number % 3 else whole[:40])
         if number % 3 == 2:
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
         writer.transport.abort()
