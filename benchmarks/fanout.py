@@ -167,7 +167,7 @@ def notes(found: Found) -> None:
     plan = found.plan
     if 1 in plan.events:
         print(
-            f"  fleetcast is {multiple(found, 'fleetcast', 1, 'picows')} of picows at 1 a flush; wanted: <= 1.3"
+            f"  fleetcast / picows at 1 a flush: {multiple(found, 'fleetcast', 1, 'picows')}; wanted: <= 1.3"
         )
     if 10 in plan.events:
         print("  wanted at 10 a flush: connection manager >= 40, every other row > 1")

@@ -194,7 +194,7 @@ async def picows() -> AsyncIterator[Served]:
 
     transports: set[WSTransport] = set()
 
-    class Listener(WSListener):  # type: ignore[misc]
+    class Listener(WSListener):
         def on_ws_connected(self, transport: WSTransport) -> None:
             transports.add(transport)
 
