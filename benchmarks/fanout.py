@@ -22,7 +22,8 @@ from collections import defaultdict
 from multiprocessing.connection import Connection
 
 import msgspec
-from fanout_peers import EVENTS, PATH, PEERS, Load, serve
+from fanout_pace import EVENTS, Load
+from fanout_peers import PATH, PEERS, serve
 from fanout_watchers import Connect, Expect, watch
 from processes import RoundFailed, child, cpu_s, own_kib, told
 
