@@ -11,7 +11,7 @@ help:
 	@echo "make test-long    tests that take minutes"
 	@echo "make test-autobahn PYTHON2=python2.7    RFC 6455 by Autobahn's fuzzing client"
 	@echo "make check        ruff, mypy --strict, import rules"
-	@echo "make bench        benchmarks: fan-out and heartbeats"
+	@echo "make bench        benchmarks, half an hour on a quiet machine: fan-out beside others, heartbeats"
 
 # Installs again only when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -47,6 +47,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/fanout.py
 	$(BIN)/python benchmarks/heartbeats.py
 
