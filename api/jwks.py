@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from time import monotonic
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -160,15 +160,19 @@ class KeySet:
             await self._client.aclose()
 
     async def learn(self, kid: str | None) -> None:
-        """Returns once the key is here or cannot be expected: whoever comes while a fetch is under way
-        waits for that one, and within a window after it nobody starts another."""
-        while self.get(kid) is None:
-            if self._fetching is None:
-                now = time.monotonic()
-                if now < self._window_ends:
-                    return
-                self._window_ends = now + self._window_s
+        """Returns once the key is here or cannot be expected. Whoever comes while a fetch is under way waits
+        for that one, and then for one more at most: the first may have begun before the key was there."""
+        for _ in range(2):
+            if self.get(kid) is not None or (self._fetching is None and not self._may_ask()):
+                return
             await self._refresh()
+
+    def _may_ask(self) -> bool:
+        now = monotonic()
+        if now < self._window_ends:
+            return False
+        self._window_ends = now + self._window_s
+        return True
 
     async def _run(self) -> None:
         retry_s = FIRST_RETRY_S
