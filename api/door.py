@@ -32,7 +32,7 @@ class Door:
         self.admission = Admission(settings)
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.credentials = LiveCredentials()
-        self.keys = KeyRing(self.credentials.revoke)
+        self.keys = KeyRing(self.credentials.revoke, self.credentials.shorten)
         self.key_set = _key_set(settings)
         self.auth = Authenticator(settings, lambda secret: self.keys.find(secret, time.time()), self.key_set)
         self.hub = Hub(fleet, settings)

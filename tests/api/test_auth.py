@@ -206,8 +206,10 @@ async def test_a_public_key_is_no_secret_to_sign_with(alg: str) -> None:
 async def test_another_algorithm_of_the_same_key_is_refused() -> None:
     async with issuing() as issuer, trusting(issuer) as world:
         for alg in ("RS512", "PS256"):
-            token = jwt.encode(claims(), private_key("RS256", "one"), alg, {"kid": "one"})
-            assert not await opened(world, token)
+            for kid in ("one", "two"):
+                token = jwt.encode(claims(), private_key("RS256", "one"), alg, {"kid": kid})
+                assert not await opened(world, token)
+        assert issuer.asked == 1
 
 
 async def test_an_unknown_critical_extension_is_refused() -> None:
@@ -236,10 +238,13 @@ async def test_within_the_leeway_a_token_is_good_and_beyond_it_is_not() -> None:
 
 
 async def test_a_leeway_ends_a_socket_later_and_yet_ends_it() -> None:
-    async with fresh(jwt_leeway_s=3) as world, world.open("live-jobs", hs256(exp=int(time.time()))) as socket:
-        await socket.send("ping")
-        assert await socket.recv() == "pong"
-        assert await end_of(socket) == (4001, "token expired")
+    now = int(time.time())
+    async with fresh(jwt_leeway_s=10) as world:
+        sooner, later = (world.open("live-jobs", hs256(exp=now - early)) for early in (7, 0))
+        async with later as other, sooner as socket:
+            assert await end_of(socket) == (4001, "token expired")
+            await other.send("ping")
+            assert await other.recv() == "pong"
 
 
 @pytest.mark.parametrize(
@@ -294,6 +299,7 @@ async def test_a_well_signed_token_with_odd_claims_is_refused_like_any_other(
     token = jwt.PyJWS().encode(text.encode(), SECRET, "HS256")
     assert await status(world, token) == 401
     assert not await opened(world, token)
+    assert await opened(world, hs256())
 
 
 # -- the key set
