@@ -40,6 +40,12 @@ def public_jwk(algorithm: str, name: str = "", size: int = 2_048, **more: Any) -
     return jwk | {"kid": name, "use": "sig", "alg": algorithm} | more
 
 
+def private_jwk(algorithm: str, name: str) -> dict[str, Any]:
+    jwk: dict[str, Any] = PUBLISHERS[algorithm].to_jwk(private_key(algorithm, name), as_dict=True)
+    jwk.pop("key_ops", None)
+    return jwk | {"kid": name}
+
+
 def claims(**more: Any) -> dict[str, Any]:
     """None leaves a claim out."""
     now = int(time.time())
@@ -60,6 +66,7 @@ class Issuer:
         self.asked = 0
         self.talks = asyncio.Event()
         self.talks.set()
+        self.drips = False
         self.port = 0
 
     @property
@@ -76,8 +83,18 @@ class Issuer:
             await reader.readuntil(b"\r\n\r\n")
             self.asked += 1
         await self.talks.wait()
+        if self.drips:
+            await self._drip(writer)
         writer.write(self.answer or answer(json.dumps({"keys": self.keys}).encode()))
         writer.close()
+
+    @staticmethod
+    async def _drip(writer: asyncio.StreamWriter) -> None:
+        """Always just in time for a limit that counts from byte to byte."""
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
 
 
 def answer(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
