@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,6 +10,8 @@ import httpx
 import pytest
 from conftest import World, end_of, served
 from websockets.exceptions import ConnectionClosed
+
+from fleet.events import KEYS
 
 INVALID = (4001, "Invalid authentication token")
 EVERY_DOOR = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream", "robot/r-1"]
@@ -135,3 +138,21 @@ async def test_pages_of_keys_cover_all_without_repeating(world: World) -> None:
         for bad in ("limit=0", "limit=501", "limit=x", "cursor=-1", "cursor=abc"):
             assert (await http.get(f"/robot-api-keys?{bad}")).status_code == 422
     assert seen == ids[::-1]
+
+
+async def test_the_door_that_rotates_does_not_wait_to_hear_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, deaf, read = await issued(world), asyncio.Event(), world.fleet.read
+
+    async def hear_nothing_of_keys(feed: str, *place: Any) -> Any:
+        if feed == KEYS:
+            deaf.set()
+            await asyncio.Event().wait()
+        return await read(feed, *place)
+
+    monkeypatch.setattr(world.fleet, "read", hear_nothing_of_keys)
+    await deaf.wait()
+    new = (await post(world, f"/{old['key_id']}/rotate")).json()
+    assert not await opens(world, old["api_key"])
+    assert await opens(world, new["api_key"])
