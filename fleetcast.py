@@ -72,6 +72,11 @@ def serve(
     if jobs_per_second is not None and not simulate:
         raise Misuse("--jobs-per-second needs --simulate: without robots nobody does the jobs")
     settings = load(host=host, port=port, data_dir=data_dir)
+    if simulate and settings.jwt_jwks_url and not settings.jwt_dev_mode:
+        raise Misuse(
+            f"--simulate makes its own token, which JWT_ALGORITHM={settings.jwt_algorithm} does not admit: "
+            "use HS256 or, on this machine alone, JWT_DEV_MODE=true"
+        )
     _check_port(settings)
     redaction.install()
     if settings.data_dir is not None:
@@ -251,6 +256,8 @@ def _say_where(url: str, settings: Settings) -> None:
         out.print(f"  {sockets}/{path}")
     if settings.jwt_dev_mode:
         out.print("  no token needed: JWT_DEV_MODE=true")
+    elif settings.jwt_jwks_url:
+        out.print(f"  a token: {settings.jwt_algorithm}, of the issuer whose keys JWT_JWKS_URL shows")
     else:
         out.print("  a token, with the same JWT_SECRET_KEY: fleetcast token --sub me --role operator")
 
@@ -307,7 +314,10 @@ def token(
 
     if role not in ROLES:
         raise Misuse(f"--role must be one of {', '.join(ROLES)}")
-    minted = _mint(load(), sub, role, ttl)
+    settings = load()
+    if settings.jwt_jwks_url:
+        raise Misuse(f"JWT_ALGORITHM={settings.jwt_algorithm}: only the issuer can make a token")
+    minted = _mint(settings, sub, role, ttl)
     if not minted:
         raise Misuse("set JWT_SECRET_KEY to the secret of the server")
     print(minted)

@@ -23,7 +23,7 @@ from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotSt
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
-from fleet.keys import KeyRecord
+from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     Announce,
@@ -193,6 +193,9 @@ class FleetClient:
 
     async def keys(self) -> list[KeyRecord]:
         return await self._rooms.registry.keys()
+
+    async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]:
+        return await self._rooms.registry.key_page(robot_id, before, limit)
 
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()

@@ -1,7 +1,7 @@
 """Knows every robot: who it is, when it was last heard, what state it is in, with which keys it comes.
 
 Owns      robots, their sessions and heartbeats; the hashes of API keys
-Hears     registrations, heartbeats, maintenance, drain, keys issued and revoked, tick
+Hears     registrations, heartbeats, maintenance, drain, keys issued, rotated and revoked, tick
 Says      robot-status events, one per accepted heartbeat; changes of the key table
 Survives  restart: what its journal kept; nobody is offline before one full heartbeat timeout
 Never     calls the job store; journals a heartbeat
@@ -20,7 +20,7 @@ from actors.batching import refusal_of
 from actors.journal import MemoryJournal, commit
 from actors.publisher import Publisher, Publishes
 from fleet.events import encode
-from fleet.keys import KeyRecord, KeyTable
+from fleet.keys import ApiKey, KeyRecord, KeyTable
 from fleet.limits import MS, Limits
 from fleet.messages import (
     AdmitClaim,
@@ -36,6 +36,7 @@ from fleet.messages import (
     RegistryCommand,
     RevokeKey,
     RobotCounts,
+    RotateKey,
     SetRobotStatus,
     UpdateRobot,
 )
@@ -44,7 +45,7 @@ from fleet.robot import Robot
 
 log = logging.getLogger("fleetcast.registry")
 
-_JOURNALED = (RegisterRobot, UpdateRobot, SetRobotStatus, DeleteRobot, IssueKey, RevokeKey)
+_JOURNALED = (RegisterRobot, UpdateRobot, SetRobotStatus, DeleteRobot, IssueKey, RotateKey, RevokeKey)
 
 
 class RegistryRoom:
@@ -80,6 +81,11 @@ class RegistryRoom:
         records = self._keys.records()
         await self._commit([])
         return records
+
+    async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]:
+        found = self._keys.page(robot_id, before, limit)
+        await self._commit([])
+        return found
 
     async def page(
         self, status: str | None, environment: str | None, limit: int, offset: int
@@ -119,6 +125,10 @@ class RegistryRoom:
             case IssueKey():
                 return self._keys.issue(
                     command.key_id, command.robot_id, command.name, command.digest, command.ttl_s, wall_ns
+                )
+            case RotateKey():
+                return self._keys.rotate(
+                    command.key_id, command.new_id, command.digest, command.ttl_s, command.grace_s, wall_ns
                 )
             case RevokeKey():
                 return self._keys.revoke(command.key_id, wall_ns)

@@ -1,5 +1,5 @@
-"""Sockets live as long as what they were opened with: a token that runs out or a key that is revoked
-closes them."""
+"""Sockets live as long as what they were opened with: a token that runs out or a key that is revoked or
+replaced closes them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import asyncio
 import heapq
 import itertools
 import time
+
+import msgspec
 
 from api.auth import Principal
 from api.background import Background
@@ -41,12 +43,23 @@ class LiveCredentials:
             if not sockets:
                 del self._by_key[principal.key_id]
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):
-            self._heap = [entry for entry in self._heap if entry[2] in self._live]
+            self._heap = [entry for entry in self._heap if self._stands(entry)]
             heapq.heapify(self._heap)
+
+    def _stands(self, entry: tuple[float, int, FleetSocket]) -> bool:
+        """Whether its socket is open and ends at that time still."""
+        principal = self._live.get(entry[2])
+        return principal is not None and principal.expires_at == entry[0]
 
     def revoke(self, key_id: str) -> None:
         for socket in tuple(self._by_key.get(key_id, ())):
             socket.close_with(4001, "key revoked")
+
+    def shorten(self, key_id: str, expires_at: float) -> None:
+        """The key has been replaced, and ends when the grace does (in seconds since 1970)."""
+        for socket in tuple(self._by_key.get(key_id, ())):
+            self._live[socket] = msgspec.structs.replace(self._live[socket], expires_at=expires_at)
+            heapq.heappush(self._heap, (expires_at, next(self._tie), socket))
 
     def start(self) -> None:
         self._background.start(self._run)
@@ -58,7 +71,7 @@ class LiveCredentials:
         while True:
             now_s = time.time()
             while self._heap and self._heap[0][0] <= now_s:
-                socket = heapq.heappop(self._heap)[2]
-                if socket in self._live:
-                    socket.close_with(4001, "token expired")
+                entry = heapq.heappop(self._heap)
+                if self._stands(entry):
+                    entry[2].close_with(4001, "token expired")
             await asyncio.sleep(PERIOD_S)

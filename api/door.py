@@ -13,6 +13,7 @@ from api.admission import Admission
 from api.auth import MISSING, Authenticator, Principal, Unauthenticated
 from api.credentials import LiveCredentials
 from api.hub import Hub
+from api.jwks import KeySet
 from api.keepalive import Keepalive
 from api.key_ring import KeyRing
 from api.metrics_wheel import MetricsWheel
@@ -31,12 +32,13 @@ class Door:
         self.admission = Admission(settings)
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.credentials = LiveCredentials()
-        self.keys = KeyRing(self.credentials.revoke)
-        self.auth = Authenticator(settings, lambda secret: self.keys.find(secret, time.time()))
+        self.keys = KeyRing(self.credentials.revoke, self.credentials.shorten)
+        self.key_set = _key_set(settings)
+        self.auth = Authenticator(settings, lambda secret: self.keys.find(secret, time.time()), self.key_set)
         self.hub = Hub(fleet, settings)
         self.wheel = MetricsWheel(self.hub)
         self.sessions: dict[str, RobotSession] = {}
-        self.ready = False
+        self.serving = False
         self.closing: asyncio.Future[None] | None = None  # resolved once the server goes away
 
     async def start(self) -> None:
@@ -47,17 +49,28 @@ class Door:
         self.keepalive.start()
         self.credentials.start()
         self.keys.start(self.fleet)
+        if self.key_set is not None:
+            self.key_set.start()
         await self.keys.ready.wait()
-        self.ready = True
+        self.serving = True
+
+    @property
+    def state(self) -> str:
+        """Without the issuer's keys the door serves robots with API keys only, and is not ready."""
+        if not self.serving:
+            return "draining"
+        return "ready" if self.key_set is None or self.key_set.ready else "no_token_keys"
 
     def drain(self) -> None:
         """Readiness first; who waits for work over HTTP is sent away without."""
-        self.ready = False
+        self.serving = False
         if self.closing is not None and not self.closing.done():
             self.closing.set_result(None)
 
     async def stop(self) -> None:
         self.drain()
+        if self.key_set is not None:
+            await self.key_set.stop()
         await self.keys.stop()
         await self.credentials.stop()
         await self.keepalive.stop()
@@ -65,11 +78,10 @@ class Door:
         await self.hub.stop()
 
     async def principal(self, connection: HTTPConnection) -> Principal:
-        """From `Authorization: Bearer`, `X-Api-Key` or `?token=`. Raises Unauthenticated."""
-        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and bearer:
-            return self.auth.principal(bearer.strip())
-        token = connection.headers.get("x-api-key") or connection.query_params.get("token")
+        """Waits until the key of its token is here, if it is to come. Nothing is awaited after the look
+        itself. Raises Unauthenticated, or Unavailable while the keys to check tokens with are not here."""
+        token = _token(connection)
+        await self.auth.prepare(token)
         if not token and not is_loopback(connection.url.hostname or ""):
             # Not even in dev mode: a web page may have its own name resolved to this machine.
             raise Unauthenticated(MISSING)
@@ -96,3 +108,23 @@ class Door:
         session = self.sessions.get(robot_id)
         if session is not None:
             session.cancel(job_id)
+
+
+def _token(connection: HTTPConnection) -> str | None:
+    """From `Authorization: Bearer`, `X-Api-Key` or `?token=`."""
+    scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and bearer.strip():
+        return bearer.strip()
+    return connection.headers.get("x-api-key") or connection.query_params.get("token")
+
+
+def _key_set(settings: Settings) -> KeySet | None:
+    if settings.jwt_jwks_url is None:
+        return None
+    return KeySet(
+        settings.jwt_jwks_url,
+        settings.jwt_algorithm,
+        settings.jwt_jwks_refresh_s,
+        settings.jwt_jwks_window_s,
+        settings.jwt_jwks_timeout_s,
+    )

@@ -25,9 +25,10 @@ class KeyRing:
     """Follows the `keys` feed: the whole table once, then its changes. A hole, or another incarnation of the
     registry, means the table again."""
 
-    def __init__(self, on_revoked: Callable[[str], None]) -> None:
+    def __init__(self, on_revoked: Callable[[str], None], on_shortened: Callable[[str, float], None]) -> None:
         self.ready = asyncio.Event()
         self._on_revoked = on_revoked
+        self._on_shortened = on_shortened
         self._by_digest: dict[str, KeyRecord] = {}
         self._incarnation: bytes | None = None
         self._background = Background()
@@ -74,10 +75,12 @@ class KeyRing:
         return place
 
     def put(self, record: KeyRecord) -> None:
-        """Revoked is for ever: an older word on the same key does not bring it back."""
+        """The end of a key only ever comes nearer: an older word on it does not bring it back."""
         known = self._by_digest.get(record.digest)
-        if known is not None and known.key.revoked_at is not None:
+        if known is not None and known.ends_s < record.ends_s:
             return
         self._by_digest[record.digest] = record
         if record.key.revoked_at is not None:
             self._on_revoked(record.key.key_id)
+        elif known is not None and record.ends_s < known.ends_s:
+            self._on_shortened(record.key.key_id, record.ends_s)

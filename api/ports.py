@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
-from fleet.keys import KeyRecord
+from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
 from fleet.robot import Robot
@@ -43,6 +43,8 @@ class Fleet(Protocol):
     ) -> tuple[list[Robot], int]: ...
 
     async def keys(self) -> list[KeyRecord]: ...
+
+    async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]: ...
 
     async def metrics(self) -> FleetMetrics: ...
 

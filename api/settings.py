@@ -7,17 +7,32 @@ import ipaddress
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from jwt.algorithms import HMACAlgorithm
+from jwt.exceptions import InvalidKeyError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fleet.errors import Misuse
 from fleet.limits import Limits
 
 MIN_SECRET_BYTES = 32
 OF_CLIENTS = {"FLEETCAST_URL", "FLEETCAST_TOKEN"}
+
+
+def _from_json(value: Any) -> Any:
+    """Here and not by pydantic-settings, whose error names the field and not the variable."""
+    try:
+        return msgspec.json.decode(value) if isinstance(value, str) else value
+    except msgspec.DecodeError as error:
+        raise PydanticCustomError("json", "it is not JSON: {why}", {"why": str(error)}) from None
+
+
+FromJson = BeforeValidator(_from_json)
 
 
 class Settings(BaseSettings):
@@ -32,10 +47,15 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(None, alias="FLEETCAST_DATA_DIR")
     jwt_secret_key: SecretStr | None = Field(None, alias="JWT_SECRET_KEY")
     jwt_dev_mode: bool = Field(False, alias="JWT_DEV_MODE")
-    jwt_issuer: str | None = Field(None, alias="JWT_ISSUER")
-    jwt_audience: str | None = Field(None, alias="JWT_AUDIENCE")
+    jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field("HS256", alias="JWT_ALGORITHM")
+    jwt_jwks_url: str | None = Field(None, alias="JWT_JWKS_URL", min_length=1)
+    jwt_jwks_refresh_s: float = Field(300.0, alias="JWT_JWKS_REFRESH_SECONDS", ge=1, le=86_400)
+    jwt_jwks_window_s: float = Field(10.0, alias="JWT_JWKS_WINDOW_SECONDS", gt=0, le=86_400)
+    jwt_jwks_timeout_s: float = Field(3.0, alias="JWT_JWKS_TIMEOUT_SECONDS", gt=0, le=30)
+    jwt_issuer: str | None = Field(None, alias="JWT_ISSUER", min_length=1)
+    jwt_audience: str | None = Field(None, alias="JWT_AUDIENCE", min_length=1)
     jwt_leeway_s: float = Field(0.0, alias="JWT_LEEWAY_SECONDS", ge=0, le=300)
-    allowed_origins: list[str] = Field([], alias="FLEETCAST_ALLOWED_ORIGINS")
+    allowed_origins: Annotated[list[str], NoDecode, FromJson] = Field([], alias="FLEETCAST_ALLOWED_ORIGINS")
     ping_interval_s: float = Field(20.0, alias="FLEETCAST_PING_INTERVAL_S", gt=0)
     ping_timeout_s: float = Field(10.0, alias="FLEETCAST_PING_TIMEOUT_S", gt=0)
     send_timeout_s: float = Field(1.0, alias="FLEETCAST_SEND_TIMEOUT_S", gt=0)
@@ -49,7 +69,7 @@ class Settings(BaseSettings):
     limit_loopback: bool = Field(False, alias="FLEETCAST_LIMIT_LOOPBACK")
     headers_timeout_s: float = Field(10.0, alias="FLEETCAST_HEADERS_TIMEOUT_S", gt=0)
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
-    limits_json: dict[str, Any] = Field({}, alias="FLEETCAST_LIMITS")
+    limits_json: Annotated[dict[str, Any], NoDecode, FromJson] = Field({}, alias="FLEETCAST_LIMITS")
 
     def limits(self) -> Limits:
         return msgspec.convert(self.limits_json, Limits)
@@ -64,14 +84,22 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})
         settings.limits()
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise Misuse(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise Misuse(_line(error)) from None
     except (msgspec.ValidationError, Misuse) as error:
         raise Misuse(f"FLEETCAST_LIMITS: {error}") from None
     except Exception as error:
         raise Misuse(f"the settings cannot be read: {str(error).splitlines()[0]}") from None
     _check(settings)
     return settings
+
+
+def _line(error: ValidationError) -> str:
+    """Names the variable, also where the value came from an option of the command line."""
+    first = error.errors(include_input=False)[0]
+    name, *within = map(str, first["loc"])
+    field = Settings.model_fields.get(name)
+    shown = f"{field.alias} (--{name.replace('_', '-')})" if field is not None else name
+    return f"{'.'.join([shown, *within])}: {first['msg']}"
 
 
 def _check(settings: Settings) -> None:
@@ -84,24 +112,78 @@ def _check(settings: Settings) -> None:
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "
             "bind to 127.0.0.1, or unset it and set JWT_SECRET_KEY"
         )
-    secret = settings.secret()
-    if secret and len(secret.encode()) < MIN_SECRET_BYTES:
-        raise Misuse(f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
-    if not secret and not settings.jwt_dev_mode:
+    _check_secret(settings.secret())
+    if settings.jwt_algorithm == "HS256":
+        _check_symmetric(settings)
+    else:
+        _check_asymmetric(settings)
+
+
+def _check_symmetric(settings: Settings) -> None:
+    if settings.jwt_jwks_url:
+        raise Misuse(
+            "JWT_JWKS_URL is set and JWT_ALGORITHM is HS256, which has no public keys: "
+            "set JWT_ALGORITHM to RS256, ES256 or EdDSA, or unset JWT_JWKS_URL"
+        )
+    if not settings.secret() and not settings.jwt_dev_mode:
         raise Misuse(
             "set JWT_SECRET_KEY to at least 32 random bytes (such as: openssl rand -hex 32), "
             "or JWT_DEV_MODE=true to let this machine in without tokens"
         )
 
 
+def _check_secret(secret: str) -> None:
+    """A public key as a secret would let everybody sign who can read it."""
+    if secret and len(secret.encode()) < MIN_SECRET_BYTES:
+        raise Misuse(f"JWT_SECRET_KEY must have at least {MIN_SECRET_BYTES} bytes, it has {len(secret)}")
+    try:
+        if secret:
+            HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
+    except InvalidKeyError:
+        raise Misuse(
+            "JWT_SECRET_KEY holds a public or private key: set it to random bytes, "
+            "or use JWT_ALGORITHM=RS256 with JWT_JWKS_URL"
+        ) from None
+
+
+def _check_asymmetric(settings: Settings) -> None:
+    name = f"JWT_ALGORITHM={settings.jwt_algorithm}"
+    if settings.secret():
+        raise Misuse(f"{name} has no use for JWT_SECRET_KEY: unset one of them")
+    if not settings.jwt_jwks_url:
+        raise Misuse(f"{name} needs JWT_JWKS_URL, where the issuer of the tokens shows its public keys")
+    if not _is_safe_url(settings.jwt_jwks_url):
+        raise Misuse(
+            "JWT_JWKS_URL must be https://, or http:// on loopback, without user name, password and fragment"
+        )
+
+
+def _is_safe_url(url: str) -> bool:
+    """Whoever can change what comes from there can sign tokens."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host or ""))
+    plain = url.isascii() and url.isprintable() and " " not in url and "@" not in parts.netloc
+    return safe and plain and bool(host) and port != 0 and not parts.fragment
+
+
 def _check_names() -> None:
     """A mistyped variable must not be ignored in silence."""
     known = {str(field.alias) for field in Settings.model_fields.values()} | OF_CLIENTS
-    unknown = sorted(name for name in os.environ if name.startswith("FLEETCAST_") and name not in known)
+    unknown = sorted(name for name in os.environ if name not in known and _is_meant_for_us(name, known))
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise Misuse(f"{unknown[0]} is no setting of fleetcast{hint}")
+
+
+def _is_meant_for_us(name: str, known: set[str]) -> bool:
+    """Names that begin with JWT_ are others' too, but one that is nearly ours is a check left out."""
+    near = name.startswith("JWT_") and difflib.get_close_matches(name, known, 1, cutoff=0.9)
+    return name.startswith("FLEETCAST_") or bool(near)
 
 
 def check_folder(folder: Path) -> None:

@@ -412,6 +412,17 @@ class IssueKey(msgspec.Struct, frozen=True):
     ttl_s: float | None = None
 
 
+class RotateKey(msgspec.Struct, frozen=True):
+    """A new key in the place of `key_id`, which stays good for `grace_s`; `ttl_s` None: as long as the old
+    one was issued for."""
+
+    key_id: str
+    new_id: str
+    digest: str
+    ttl_s: float | None = None
+    grace_s: float = 0.0
+
+
 class RevokeKey(msgspec.Struct, frozen=True):
     key_id: str
 
@@ -426,6 +437,7 @@ RegistryCommand = (
     | DeleteRobot
     | GetRobot
     | IssueKey
+    | RotateKey
     | RevokeKey
 )
 

@@ -32,7 +32,8 @@ from fleet.limits import Limits
 # The same examples every time; `make test-long` looks further.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.load_profile("same")
-SECRET = secrets.token_hex(32)
+# Not random: pytest and `from conftest import` make two modules of this file, whose secrets must be one.
+SECRET = "the secret of the tests, which is none: " * 2
 QUICK = {"heartbeat_interval_ms": 400, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
 
 

@@ -57,7 +57,7 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     door: Door = request.app.state.door
-    return answer({"status": "ready" if door.ready else "draining"}, 200 if door.ready else 503)
+    return answer({"status": door.state}, 200 if door.state == "ready" else 503)
 
 
 routes = [

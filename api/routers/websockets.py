@@ -24,6 +24,7 @@ from api.hub import FeedHub
 from api.limits import may_come_from
 from api.problems import problem
 from api.websocket_protocol import FleetSocket, text_frame
+from fleet.errors import Unavailable
 from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
 from fleet.wall_time import rfc3339
 
@@ -58,9 +59,9 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
     except TooMany as error:
         await websocket.send_denial_response(problem(error))
         return None
-    except Unauthenticated as error:
+    except (Unauthenticated, Unavailable) as error:
         await websocket.accept()
-        await websocket.close(4001, error.detail)
+        await websocket.close(4001 if isinstance(error, Unauthenticated) else 1013, error.detail)
         return None
     await websocket.accept()
     return socket, principal

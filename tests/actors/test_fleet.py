@@ -28,6 +28,7 @@ from fleet.messages import (
     Report,
     RevokeKey,
     RobotSpec,
+    RotateKey,
     SetRobotStatus,
     Submit,
 )
@@ -173,6 +174,22 @@ async def test_the_key_table_and_its_changes_are_heard(fleet: FleetClient) -> No
     [record] = await fleet.keys()
     assert (record.key.key_id, record.key.robot_id, record.digest) == ("k", "r", digest_of("x"))
     assert record.key.revoked_at is not None
+
+
+async def test_a_rotation_is_heard_as_the_end_of_one_key_and_the_begin_of_another(fleet: FleetClient) -> None:
+    keys = await FollowFeed.begin(fleet, KEYS)
+    await fleet.administer(IssueKey("k", "r", "arm", digest_of("x")))
+    rotation = RotateKey("k", "l", digest_of("y"), None, 60.0)
+    rotated = await fleet.administer(rotation)
+    assert await fleet.administer(rotation) == rotated
+    changes = [(change["key"]["key_id"], change["expires_s"] is None) for change in await keys.take(3)]
+    assert changes == [("k", True), ("k", False), ("l", True)]
+    assert (rotated.new.key.robot_id, rotated.new.key.name) == ("r", "arm")
+    with pytest.raises(NotFound):
+        await fleet.administer(RotateKey("none", "m", digest_of("z")))
+    page, following = await fleet.key_page("r", 0, 1)
+    assert (page, following) == ([rotated.new.key], rotated.new.number)
+    assert await fleet.key_page(None, following, 1) == ([rotated.old.key], 0)
 
 
 async def test_an_announcement_is_one_event_and_changes_nothing(fleet: FleetClient) -> None:

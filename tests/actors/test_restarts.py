@@ -162,4 +162,4 @@ async def test_a_key_that_a_new_registry_does_not_know_is_void(supervisor: Super
         async with door.open(LIVE_JOBS, secret) as watcher:
             await crash(supervisor, REGISTRY)
             assert await end_of(watcher) == (4001, "key revoked")
-        assert (await http.get("/robot-api-keys")).json() == {"keys": []}
+        assert (await http.get("/robot-api-keys")).json() == {"keys": [], "next_cursor": None}
