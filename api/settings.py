@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field([], alias="FLEETCAST_TRUSTED_PROXIES")
     limit_loopback: bool = Field(False, alias="FLEETCAST_LIMIT_LOOPBACK")
     headers_timeout_s: float = Field(10.0, alias="FLEETCAST_HEADERS_TIMEOUT_S", gt=0)
+    body_timeout_s: float = Field(30.0, alias="FLEETCAST_BODY_TIMEOUT_S", gt=0)
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
     limits_json: Annotated[dict[str, Any], NoDecode, FromJson] = Field({}, alias="FLEETCAST_LIMITS")
 
