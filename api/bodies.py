@@ -20,6 +20,7 @@ REPORT_BYTES = 1024 * 1024  # a result
 SMALL_BYTES = 64 * 1024  # what else a client says
 TURN_BYTES = 64 * 1024
 MAX_DEPTH = 64
+MAX_DETAIL = 250  # an error may name a key, and a key may have any length
 _CONTAINERS = {dict, list}
 
 
@@ -74,7 +75,7 @@ def decode(body: bytes, model: type[Model]) -> Model:
         strict_json.check(body)
         return decoded
     except msgspec.ValidationError as error:
-        raise BadRequest(422, str(error), "invalid") from None
+        raise BadRequest(422, str(error)[:MAX_DETAIL], "invalid") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise strict_json.not_json(body, error) from None
 

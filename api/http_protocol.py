@@ -5,22 +5,40 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from api.envelope import new_request_id, sealed
+from api.problems import BadRequest
 
 
 class FleetHttp(HttpToolsProtocol):
     """A connection whose request line and headers are not complete within `headers_timeout_s` is closed;
-    uvicorn itself arms no timer before its first answer."""
+    uvicorn itself arms no timer before its first answer. What is left of a body that was answered before
+    its end (it was too large, or nobody asked for it) is thrown away for `linger_s`, then the connection is
+    closed: closing at once would take the answer from a client that still sends, and reading on would let it
+    send for ever."""
 
     headers_timeout_s = 10.0
+    linger_s = 2.0
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._headers_due: asyncio.TimerHandle | None = None
+        self._body_due: asyncio.TimerHandle | None = None
+        self._body_open = False
+
+    # -- what the event loop calls
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_came()
+        self._body_came()
+        super().connection_lost(exc)
+
+    # -- what the parser calls
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -28,11 +46,35 @@ class FleetHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._headers_came()
+        self._body_open = True
         super().on_headers_complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_came()
-        super().connection_lost(exc)
+    def on_message_complete(self) -> None:
+        self._body_open = False
+        super().on_message_complete()
+        if self._body_due is not None:  # the next request may come on this connection, or never
+            self._body_came()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    # -- what the request's task calls
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._body_open and not self.transport.is_closing():
+            self._body_due = self.loop.call_later(self.linger_s, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """To what is not even HTTP, and so never comes to the application."""
+        refusal = BadRequest(400, "this is no HTTP request that can be read", "http")
+        answer = sealed(refusal, new_request_id())
+        answer.headers["Connection"] = "close"
+        head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+        self.transport.write(STATUS_LINE[400] + head + b"\r\n" + bytes(answer.body))
+        self.transport.close()
+
+    # -- timers
 
     def _expect_headers(self) -> None:
         if self._headers_due is None:
@@ -42,6 +84,11 @@ class FleetHttp(HttpToolsProtocol):
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None
+
+    def _body_came(self) -> None:
+        if self._body_due is not None:
+            self._body_due.cancel()
+            self._body_due = None
 
 
 def http_protocol(headers_timeout_s: float) -> type[FleetHttp]:

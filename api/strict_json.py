@@ -47,11 +47,7 @@ def check(body: bytes) -> None:
     A key that comes twice is lost when its object is decoded, and with it a colon. So the colons of the
     body and of what it decodes to are counted, both at the speed of memory, rather than keys.
     """
-    try:
-        plain = _encode(_any(body))
-    except OverflowError:
-        raise _bad_integer() from None
-    if plain.count(b":") != _colons(body):
+    if _encode(_any(body)).count(b":") != _colons(body):
         raise BadRequest(422, f"an object has the key {_duplicate(body)} twice", "duplicate_key")
     if (b"-0" in body and _MINUS_ZERO.search(body)) or _RUN_OF_DIGITS in body.translate(_DIGITS):
         _check_integers(_STRING.sub(b"", body))
@@ -72,11 +68,8 @@ def _check_integers(body: bytes) -> None:
         if found[0] == b"-0":
             raise BadRequest(422, "-0 is not read alike everywhere: send 0 or -0.0", "bad_number")
         if len(found[0]) > MAX_INTEGER_DIGITS + 1 or not -(2**63) <= int(found[0]) < 2**63:
-            raise _bad_integer()
-
-
-def _bad_integer() -> BadRequest:
-    return BadRequest(422, "an integer is outside of -2^63 to 2^63 - 1: send it as a string", "bad_number")
+            detail = "an integer is outside of -2^63 to 2^63 - 1: send it as a string"
+            raise BadRequest(422, detail, "bad_number")
 
 
 def _duplicate(body: bytes) -> str:
@@ -106,13 +99,21 @@ def not_json(body: bytes, error: Exception) -> BadRequest:
         reason = "it is empty"
     elif body.startswith(b"\xef\xbb\xbf"):
         reason = "it begins with a byte order mark"
-    elif isinstance(error, UnicodeDecodeError):
+    elif not _is_utf8(body):
         reason = "it is not UTF-8"
     elif isinstance(error, RecursionError):
         reason = "it is nested too deep"
     elif _SURROGATE.search(body):
         reason += " (each \\ud800-\\udfff needs the other half of its pair)"
     return BadRequest(400, f"the body is not JSON: {reason}", "not_json")
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def split(body: bytes, what: str, most: int, least: int = 1) -> list[bytes]:

@@ -119,11 +119,20 @@ async def page(request: Request) -> Response:
     if status is not None and status not in set(JobStatus):
         raise BadRequest(422, f"status must be one of {', '.join(JobStatus)}", "bad_parameter")
     limit = whole_number(query.get("limit"), "limit", 100, 1, 500)
-    before = whole_number(query.get("cursor"), "cursor", 0, 1, 10**18)
+    before = _before(query.get("cursor"))
     jobs, following = await door.fleet.jobs(
         status, query.get("robot_id"), query.get("environment"), before, limit
     )
     return answer({"jobs": jobs, "next_cursor": str(following) if following else None})
+
+
+def _before(cursor: str | None) -> int:
+    """The place that a `next_cursor` names. Raises BadRequest 400."""
+    try:
+        return whole_number(cursor, "cursor", 0, 1, 10**18)
+    except BadRequest:
+        detail = "this cursor is none of ours: send the next_cursor of the page before, as it is"
+        raise BadRequest(400, detail, "bad_cursor") from None
 
 
 async def get(request: Request) -> Response:

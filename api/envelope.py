@@ -1,0 +1,92 @@
+"""What goes around every HTTP answer: a request id, headers that keep browsers careful, and an answer
+where a handler failed. Plain ASGI; sockets pass by."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import REQUEST_ID, on_unexpected, problem
+from fleet.errors import FleetError
+
+log = logging.getLogger("fleetcast.http")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# Of an answer that is no page; a page brings its own Content-Security-Policy.
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def request_id_of(headers: Headers) -> str:
+    """The caller's own if it is harmless in a log line, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(8)
+
+
+def sealed(error: FleetError, request_id: str) -> Response:
+    """A problem that does not pass the envelope: of what is no request of the application."""
+    answer = problem(error, request_id)
+    answer.headers.update(SECURITY_HEADERS | {"X-Request-Id": request_id})
+    return answer
+
+
+class Envelope:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope[REQUEST_ID] = request_id_of(Headers(scope=scope))
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class LastResort:
+    """An exception that nobody expected is answered with 500 and the request's id; what it was stands in
+    the log only. Once the answer has begun there is nothing left but to end the connection."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception:
+            log.exception("request %s failed: %s %s", scope[REQUEST_ID], scope["method"], scope["path"])
+            if begun:
+                raise
+            await on_unexpected(Request(scope))(scope, receive, send)
