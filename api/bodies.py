@@ -18,11 +18,8 @@ LIST_BYTES = 8 * 1024 * 1024  # a list of jobs
 BEATS_BYTES = 2 * 1024 * 1024  # a list of heartbeats
 REPORT_BYTES = 1024 * 1024  # a result
 SMALL_BYTES = 64 * 1024  # what else a client says
-TURN_BYTES = 64 * 1024
-MAX_DEPTH = 64
+TURN_BYTES = 16 * 1024
 MAX_DETAIL = 250  # an error may name a key, and a key may have any length
-_CONTAINERS = {dict, list}
-
 
 Model = TypeVar("Model")
 
@@ -110,29 +107,6 @@ async def in_turns(items: list[bytes]) -> AsyncIterator[bytes]:
         if spent > TURN_BYTES:
             spent = 0
             await asyncio.sleep(0)
-
-
-def deeper_than(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested more than `depth` deep. What travels between processes is copied
-    by recursion, which has its limits."""
-    level = _within([value])
-    for _ in range(depth):
-        level = [inner for outer in level for inner in _within(outer)]
-    return bool(level)
-
-
-def _within(outer: dict[str, Any] | list[Any]) -> list[Any]:
-    """Lists and objects only; that a long list of numbers has none is seen without a loop."""
-    inner = outer.values() if isinstance(outer, dict) else outer
-    if _CONTAINERS.isdisjoint(map(type, inner)):
-        return []
-    return [value for value in inner if isinstance(value, dict | list)]
-
-
-def check_depth(name: str, value: Any) -> None:
-    """Raises BadRequest 422 for what is nested too deep."""
-    if deeper_than(value, MAX_DEPTH):
-        raise BadRequest(422, f"{name} is nested more than {MAX_DEPTH} deep", "too_deep")
 
 
 def answer(value: Any, status: int = 200) -> Response:

@@ -12,7 +12,9 @@ import msgspec
 
 from api.problems import BadRequest
 
-MAX_CONTAINERS = 50_000
+MAX_CONTAINERS = 50_000  # lists and objects of one body, or of one item of a list
+MAX_CONTAINERS_OF_LIST = 200_000
+MAX_DEPTH = 64  # of a payload or a result
 MAX_INTEGER_DIGITS = 19  # of 2^63 - 1
 NAMED_BYTES = 64 * 1024  # in a larger body the duplicate key is not searched for
 
@@ -21,19 +23,21 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _RUN_OF_DIGITS = b"0" * MAX_INTEGER_DIGITS
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _MINUS_ZERO = re.compile(rb"-0(?![\d.eE])")
 _INTEGER = re.compile(rb"(?<![\d.eE+-])(?:-0|-?\d{19,})(?![\d.eE])")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def bound(body: bytes) -> None:
+def bound(body: bytes, most: int = MAX_CONTAINERS) -> None:
     """Before it is decoded: more lists and objects than can be made while others wait are refused with 422.
     Raises msgspec.DecodeError if it has so many and is no JSON."""
-    if _containers(body) > MAX_CONTAINERS:
+    if len(body) > most and _containers(body) > most:
         _skip(body)  # only where quotes are balanced can strings be taken out in linear time
-        if _containers(_STRING.sub(b"", body)) > MAX_CONTAINERS:
-            raise BadRequest(422, f"the body holds more than {MAX_CONTAINERS} lists and objects", "too_many")
+        if _containers(_STRING.sub(b"", body)) > most:
+            raise BadRequest(422, f"the body holds more than {most} lists and objects", "too_many")
 
 
 def _containers(body: bytes) -> int:
@@ -41,8 +45,9 @@ def _containers(body: bytes) -> int:
 
 
 def check(body: bytes) -> None:
-    """Of a body that is JSON. Raises BadRequest 422 for duplicate keys, and for numbers that other readers do
-    not read as they are written: -0, and integers outside of 64 bits with a sign.
+    """Of a body that is JSON. Raises BadRequest 422 for duplicate keys; for numbers that other readers do not
+    read as they are written: -0, and integers outside of 64 bits with a sign; and for a payload or result
+    nested too deep, since what travels between processes is copied by recursion.
 
     A key that comes twice is lost when its object is decoded, and with it a colon. So the colons of the
     body and of what it decodes to are counted, both at the speed of memory, rather than keys.
@@ -51,6 +56,17 @@ def check(body: bytes) -> None:
         raise BadRequest(422, f"an object has the key {_duplicate(body)} twice", "duplicate_key")
     if (b"-0" in body and _MINUS_ZERO.search(body)) or _RUN_OF_DIGITS in body.translate(_DIGITS):
         _check_integers(_STRING.sub(b"", body))
+    if _containers(body) > MAX_DEPTH:
+        _check_depth(_STRING.sub(b"", body))
+
+
+def _check_depth(body: bytes) -> None:
+    """Of a body without its strings. Each round takes away the innermost level."""
+    brackets = body.translate(_BRACKETS, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH + 1):  # the body itself is one
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise BadRequest(422, f"the body is nested more than {MAX_DEPTH} deep", "too_deep")
 
 
 def _colons(body: bytes) -> int:
@@ -122,6 +138,7 @@ def split(body: bytes, what: str, most: int, least: int = 1) -> list[bytes]:
     refusal = BadRequest(422, f"send a list of {least} to {most} {what}", "bad_list")
     try:
         items = msgspec.structs.astuple(msgspec.json.decode(body, type=_list_of(most)))
+        bound(body, MAX_CONTAINERS_OF_LIST)
     except msgspec.ValidationError:
         raise refusal from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

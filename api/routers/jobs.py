@@ -17,7 +17,6 @@ from api.bodies import (
     LIST_BYTES,
     REPORT_BYTES,
     answer,
-    check_depth,
     decode,
     in_turns,
     named,
@@ -93,7 +92,6 @@ def _spec(body: bytes, max_payload_bytes: int) -> JobSpec:
     spec = decode(body, JobSpec) if len(body) <= ESCAPED * max_payload_bytes else None
     if spec is None or len(msgspec.json.encode(spec.payload)) > max_payload_bytes:
         raise BadRequest(413, f"the payload is larger than {max_payload_bytes} bytes", "payload_too_large")
-    check_depth("payload", spec.payload)
     if spec.not_before is not None:
         try:
             wall_ns_of(spec.not_before)
@@ -205,7 +203,6 @@ def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
         door: Door = request.app.state.door
         principal = await door.principal(request)
         body = decode(await read_body(request, REPORT_BYTES), ReportBody)
-        check_depth("result", body.result)
         principal.act_as(body.robot_id)
         job_id = request.path_params["job_id"]
         said = Report(event, job_id, body.robot_id, body.token, body.result, body.error, body.retryable)
