@@ -16,9 +16,10 @@ class FleetHttp(HttpToolsProtocol):
     uvicorn itself arms no timer before its first answer. What is left of a body that was answered before
     its end (it was too large, or nobody asked for it) is thrown away for `linger_s`, then the connection is
     closed: closing at once would take the answer from a client that still sends, and reading on would let it
-    send for ever."""
+    send for ever. A client that takes no byte of its answer for `unread_s` is cut off."""
 
     headers_timeout_s = 10.0
+    unread_s = 10.0
     linger_s = 2.0
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -26,6 +27,7 @@ class FleetHttp(HttpToolsProtocol):
         self._headers_due: asyncio.TimerHandle | None = None
         self._body_due: asyncio.TimerHandle | None = None
         self._body_open = False
+        self._read_due: asyncio.TimerHandle | None = None
 
     # -- what the event loop calls
 
@@ -36,7 +38,16 @@ class FleetHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()
         self._body_came()
+        self._was_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._expect_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._was_read()
 
     # -- what the parser calls
 
@@ -75,6 +86,28 @@ class FleetHttp(HttpToolsProtocol):
         self.transport.close()
 
     # -- timers
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():  # a close waits for what the client has not read
+            self._expect_reading()
+
+    def _expect_reading(self) -> None:
+        if self._read_due is None:
+            unsent = self.transport.get_write_buffer_size()
+            self._read_due = self.loop.call_later(self.unread_s, self._look_at_reading, unsent)
+
+    def _look_at_reading(self, unsent_before: int) -> None:
+        self._read_due = None
+        if self.transport.get_write_buffer_size() == unsent_before:
+            self.transport.abort()
+        else:
+            self._expect_reading()
+
+    def _was_read(self) -> None:
+        if self._read_due is not None:
+            self._read_due.cancel()
+            self._read_due = None
 
     def _expect_headers(self) -> None:
         if self._headers_due is None:

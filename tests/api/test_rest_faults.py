@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -93,7 +94,12 @@ class Wire:
 
 @asynccontextmanager
 async def wire(world: World) -> AsyncIterator[Wire]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    """Little fits on the way: what the client does not read is the server's."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    peer.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", world.port))
+    reader, writer = await asyncio.open_connection(sock=peer, limit=4_096)
     yield Wire(world, reader, writer)
     writer.transport.abort()
 
@@ -205,6 +211,56 @@ async def test_a_connection_that_was_kept_after_a_refusal_is_closed_when_idle(wo
         await client.answer(413)
         client.writer.write(b" ")
         assert await client.end() == b""
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel of the server's side takes little too."""
+    made = FleetHttp.connection_made
+
+    def connection_made(self: FleetHttp, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        made(self, transport)
+
+    monkeypatch.setattr(FleetHttp, "connection_made", connection_made)
+
+
+# Below and above where uvicorn stops writing: then the second answer waits for the first.
+@pytest.mark.parametrize(("size", "asked"), [(40_000, 1), (250_000, 2)])
+async def test_who_does_not_read_its_answer_is_cut_off(
+    narrow: None, world: World, monkeypatch: pytest.MonkeyPatch, size: int, asked: int
+) -> None:
+    monkeypatch.setattr(FleetHttp, "unread_s", 0.2)
+    world.server._server.config.timeout_keep_alive = 0.2  # type: ignore[assignment]
+    async with world.http() as http:
+        await http.post("/jobs", json={"name": "x", "payload": {"a": "x" * size}})
+    async with wire(world) as client, asyncio.timeout(20):
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(asked):
+            client.ask("GET", "/jobs")
+        connections = world.server._server.server_state.connections
+        while not connections:
+            await asyncio.sleep(0)
+        while connections:
+            await asyncio.sleep(0)
+
+
+async def test_who_reads_its_answer_slowly_gets_it_all(
+    narrow: None, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FleetHttp, "unread_s", 0.3)
+    job = {"name": "x", "payload": {"a": "x" * 250_000}, "required_capabilities": ["nobody-has-this"]}
+    pause = {"robot_id": "r-1", "request_id": "q", "wait_ms": 60}
+    async with world.http() as http, wire(world) as client:
+        await http.post("/robots/register", json=ROBOT)
+        await http.post("/jobs", json=job)
+        client.ask("GET", "/jobs", "Connection: close")
+        data = b""
+        while chunk := await client.reader.read(16_384):
+            data += chunk
+            await http.post("/jobs/claim", json=pause)
+    assert data.startswith(b"HTTP/1.1 200")
+    assert len(json.loads(data.partition(b"\r\n\r\n")[2])["jobs"]) == 1
 
 
 @pytest.mark.parametrize(
