@@ -7,7 +7,6 @@ import logging
 import re
 import secrets
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +16,7 @@ from fleet.errors import FleetError
 
 log = logging.getLogger("fleetcast.http")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 # Of an answer that is no page; a page brings its own Content-Security-Policy.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -27,10 +26,22 @@ SECURITY_HEADERS = {
 }
 
 
-def request_id_of(headers: Headers) -> str:
+_RAW = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+def _careful(given: RawHeaders) -> RawHeaders:
+    """With what the answer does not say itself; as ASGI has it, names are lower case."""
+    names = {name for name, _ in given}
+    return given + [header for header in _RAW if header[0] not in names]
+
+
+def request_id_of(headers: RawHeaders) -> str:
     """The caller's own if it is harmless in a log line, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return new_request_id()
 
 
 def new_request_id() -> str:
@@ -52,14 +63,11 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = scope[REQUEST_ID] = request_id_of(Headers(scope=scope))
+        request_id = scope[REQUEST_ID] = request_id_of(scope["headers"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = [*_careful(message["headers"]), (b"x-request-id", request_id.encode())]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

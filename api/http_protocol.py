@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from api.bodies import WHOLE
 from api.envelope import new_request_id, sealed
 from api.problems import BadRequest
 
@@ -62,6 +63,7 @@ class FleetHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._body_open = False
+        cast(dict[str, Any], self.scope)[WHOLE] = True
         super().on_message_complete()
         if self._body_due is not None:  # the next request may come on this connection, or never
             self._body_came()

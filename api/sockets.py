@@ -32,4 +32,4 @@ async def _dispatch(websocket: WebSocket, door: Door, path: str) -> None:
         await robot_socket(websocket, door, path.removeprefix(ROBOT))
     else:
         unknown = NotFound(f"no stream at {path[:200]}")
-        await websocket.send_denial_response(sealed(unknown, request_id_of(websocket.headers)))
+        await websocket.send_denial_response(sealed(unknown, request_id_of(websocket.headers.raw)))

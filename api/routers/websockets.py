@@ -57,7 +57,7 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
         principal = await door.principal(websocket)
         socket = door.let_in(websocket, principal, address)
     except TooMany as error:
-        await websocket.send_denial_response(sealed(error, request_id_of(websocket.headers)))
+        await websocket.send_denial_response(sealed(error, request_id_of(websocket.headers.raw)))
         return None
     except (Unauthenticated, Unavailable) as error:
         await websocket.accept()
