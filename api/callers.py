@@ -17,8 +17,8 @@ MAX_KEYS = 50_000
 
 class Callers:
     """Of this process. A principal pays for each request; an address only for those whose token is missing
-    or wrong, so that nobody can lock out neighbours who have one. The address is the peer's: what headers
-    say of it is never believed. Bound: 50,000 of each; beyond, who was silent longest starts anew."""
+    or wrong, so that nobody can lock out neighbours who have one. The address is the peer's own; a header is
+    believed from a trusted proxy only. Bound: 50,000 of each; beyond, who was silent longest starts anew."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
