@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.problems import REQUEST_ID, on_unexpected, problem
+from api.problems import REQUEST_ID, BadRequest, on_unexpected, problem
 from fleet.errors import FleetError
 
 log = logging.getLogger("fleetcast.http")
 
+MAX_TARGET_BYTES = 8 * 1024
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 # Of an answer that is no page; a page brings its own Content-Security-Policy.
 SECURITY_HEADERS = {
@@ -70,7 +71,14 @@ class Envelope:
                 message["headers"] = [*_careful(message["headers"]), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+            await problem(_too_long(), request_id)(scope, receive, send_with_headers)
+        else:
+            await self._app(scope, receive, send_with_headers)
+
+
+def _too_long() -> BadRequest:
+    return BadRequest(414, f"path and query are longer than {MAX_TARGET_BYTES} bytes", "uri_too_long")
 
 
 class LastResort:

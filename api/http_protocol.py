@@ -11,6 +11,8 @@ from api.bodies import WHOLE
 from api.envelope import new_request_id, sealed
 from api.problems import BadRequest
 
+MAX_HEAD_BYTES = 64 * 1024
+
 
 class FleetHttp(HttpToolsProtocol):
     """A connection whose request line and headers are not complete within `headers_timeout_s` is closed;
@@ -26,6 +28,7 @@ class FleetHttp(HttpToolsProtocol):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._headers_due: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
         self._body_due: asyncio.TimerHandle | None = None
         self._body_open = False
         self._read_due: asyncio.TimerHandle | None = None
@@ -35,6 +38,15 @@ class FleetHttp(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        awaited = self._headers_due
+        super().data_received(data)
+        if awaited is not None and self._headers_due is awaited and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                detail = f"request line and headers are larger than {MAX_HEAD_BYTES} bytes"
+                self._refuse(BadRequest(431, detail, "headers_too_large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._headers_came()
@@ -80,11 +92,13 @@ class FleetHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """To what is not even HTTP, and so never comes to the application."""
-        refusal = BadRequest(400, "this is no HTTP request that can be read", "http")
+        self._refuse(BadRequest(400, "this is no HTTP request that can be read", "http"))
+
+    def _refuse(self, refusal: BadRequest) -> None:
         answer = sealed(refusal, new_request_id())
         answer.headers["Connection"] = "close"
         head = b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
-        self.transport.write(STATUS_LINE[400] + head + b"\r\n" + bytes(answer.body))
+        self.transport.write(STATUS_LINE[refusal.status] + head + b"\r\n" + bytes(answer.body))
         self.transport.close()
 
     # -- timers
@@ -116,6 +130,7 @@ class FleetHttp(HttpToolsProtocol):
             self._headers_due = self.loop.call_later(self.headers_timeout_s, self.transport.abort)
 
     def _headers_came(self) -> None:
+        self._head_bytes = 0
         if self._headers_due is not None:
             self._headers_due.cancel()
             self._headers_due = None

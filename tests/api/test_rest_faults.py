@@ -213,6 +213,32 @@ async def test_a_connection_that_was_kept_after_a_refusal_is_closed_when_idle(wo
         assert await client.end() == b""
 
 
+async def test_headers_without_end_are_cut_at_64_kib_and_a_long_path_is_refused(world: World) -> None:
+    async with wire(world) as client:
+        client.writer.write(b"GET /api/v1/jobs HTTP/1.1\r\nx: ")
+        for _ in range(16):
+            client.writer.write(b"x" * 4_096)
+            await client.writer.drain()
+        await client.answer(431, "headers_too_large")
+    async with world.http() as http:
+        refused(await http.get("/jobs", params={"robot_id": "x" * 9_000}), 414, "uri_too_long")
+        refused(await http.get("/jobs/" + "x" * 9_000), 414, "uri_too_long")
+
+
+async def test_each_request_has_room_for_its_own_headers_and_a_body_takes_none_of_it(world: World) -> None:
+    job = json.dumps({"name": "x", "payload": {"a": "x" * 100_000}}).encode()
+    live = b"GET /api/v1/health/live HTTP/1.1\r\nHost: x\r\n"
+    async with wire(world) as client, world.http() as http:
+        client.ask("POST", "/jobs", f"Content-Length: {len(job)}", body=job + live)
+        assert (await client.answer(201))["name"] == "x"
+        for _ in range(2):
+            client.writer.write(b"x: " + b"x" * 40_000)
+            await client.writer.drain()
+            await http.get("/health/live")  # by then the server has read it
+            client.writer.write(b"\r\n\r\n" + live)
+            assert await client.answer(200) == {"status": "live"}
+
+
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel of the server's side takes little too."""
@@ -459,6 +485,46 @@ async def test_the_older_of_two_sockets_of_one_robot_is_closed_and_its_job_goes_
             await newer.send(json.dumps(done))
             assert (await hear(newer))["type"] == "ack"
         assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "completed"
+
+
+async def test_many_robots_that_wait_for_work_keep_nobody_else_waiting(world: World) -> None:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(limits=limits, timeout=30) as robots, world.http() as http:
+        names = [f"r-{number}" for number in range(200)]
+        for name in names:
+            await http.post("/robots/register", json={"robot_id": name})
+        robots.headers = http.headers
+        waiting = [
+            asyncio.create_task(
+                robots.post(
+                    f"{http.base_url}jobs/claim",
+                    json={"robot_id": name, "request_id": "q", "wait_ms": 20_000},
+                )
+            )
+            for name in names
+        ]
+        while len(world.server._server.server_state.tasks) < len(names):
+            await asyncio.sleep(0)
+        for name in names:
+            assert (await http.post(f"/robots/{name}/heartbeat", json={})).json()["ok"] is True
+        assert not any(claim.done() for claim in waiting)
+        jobs = (await http.post("/jobs", json=[{"name": "x"}] * len(names))).json()["jobs"]
+        granted = [job["job_id"] for claim in waiting for job in (await claim).json()["jobs"]]
+        assert sorted(granted) == sorted(job["job_id"] for job in jobs)
+
+
+async def test_pages_neither_skip_nor_repeat_while_jobs_come(world: World) -> None:
+    async with world.http() as http:
+        before = [
+            job["job_id"] for job in (await http.post("/jobs", json=[{"name": "x"}] * 9)).json()["jobs"]
+        ]
+        page = (await http.get("/jobs", params={"limit": 4})).json()
+        found = [job["job_id"] for job in page["jobs"]]
+        while page["next_cursor"]:
+            await http.post("/jobs", json=[{"name": "new"}] * 3)
+            page = (await http.get("/jobs", params={"limit": 4, "cursor": page["next_cursor"]})).json()
+            found += [job["job_id"] for job in page["jobs"]]
+        assert found == before[::-1]
 
 
 # -- how often who may ask
