@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.door import Door
+from api.envelope import Envelope, LastResort
 from api.ports import Fleet
 from api.problems import on_disconnect, on_fleet_error, on_http_error
 from api.routers import jobs, keys, metrics, robots
@@ -44,6 +46,21 @@ def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
     app.add_exception_handler(FleetError, on_fleet_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
+    _wrap(app, settings)
     for router in (jobs, robots, keys, metrics):
         app.router.routes.extend(router.routes)
     return app
+
+
+def _wrap(app: FastAPI, settings: Settings) -> None:
+    """From the inside out."""
+    app.add_middleware(LastResort)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "Idempotency-Key"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
+    app.add_middleware(Envelope)

@@ -2,63 +2,116 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import msgspec
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api import strict_json
 from api.problems import BadRequest
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
-MAX_DEPTH = 64
+WHOLE = "fleetcast.body_whole"  # in the scope of a request whose body has come to its end: no timer for it
+LIST_BYTES = 8 * 1024 * 1024  # a list of jobs
+BEATS_BYTES = 2 * 1024 * 1024  # a list of heartbeats
+REPORT_BYTES = 1024 * 1024  # a result
+SMALL_BYTES = 64 * 1024  # what else a client says
+TURN_BYTES = 16 * 1024
+MAX_DETAIL = 250  # an error may name a key, and a key may have any length
 
 Model = TypeVar("Model")
 
 
-async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """Raises BadRequest 415 unless the body is plain JSON, 413 past `max_bytes`, before it is held."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
+async def read_body(request: Request, max_bytes: int = SMALL_BYTES) -> bytes:
+    """Raises BadRequest: 415 unless the body is plain JSON, 413 past `max_bytes`, before it is read where its
+    length is told, 408 if its end does not come in time."""
+    headers = dict(request.scope["headers"])
+    if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+        _check_kind(request.headers)
+    if int(headers.get(b"content-length", b"0")) > max_bytes:
+        raise _too_large(max_bytes)
+    if WHOLE in request.scope:
+        return await _collect(request, max_bytes)
+    timeout_s = request.app.state.door.settings.body_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _collect(request, max_bytes)
+    except TimeoutError:
+        detail = f"the body did not come to its end within {timeout_s:g} s"
+        raise BadRequest(408, detail, "body_timeout") from None
+
+
+def _check_kind(headers: Headers) -> None:
+    kind, _, parameters = headers.get("content-type", "").lower().partition(";")
+    if kind.strip() != "application/json":
         raise BadRequest(415, "send the body as application/json", "content_type")
-    if request.headers.get("content-encoding", "identity") != "identity":
+    charset = parameters.partition("charset=")[2].strip(' "')
+    if charset not in ("", "utf-8", "utf8"):
+        raise BadRequest(415, "send the body in UTF-8", "content_type")
+    if any(coding.strip().lower() != "identity" for coding in headers.getlist("content-encoding")):
         raise BadRequest(415, "compressed bodies are not accepted", "content_encoding")
+
+
+async def _collect(request: Request, max_bytes: int) -> bytes:
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_bytes:
-            raise BadRequest(413, f"the body is larger than {max_bytes} bytes", "too_large")
+            raise _too_large(max_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
 
 
+def _too_large(max_bytes: int) -> BadRequest:
+    return BadRequest(413, f"the body is larger than {max_bytes} bytes", "too_large")
+
+
 def decode(body: bytes, model: type[Model]) -> Model:
-    """Raises BadRequest: 400 if it is not JSON, 422 if it does not fit."""
+    """Raises BadRequest: 400 if it is not JSON, 422 if it does not fit or may be read in two ways."""
     try:
-        return msgspec.json.decode(body, type=model)
+        strict_json.bound(body)
+        decoded = msgspec.json.decode(body, type=model)
+        strict_json.check(body)
+        return decoded
     except msgspec.ValidationError as error:
-        raise BadRequest(422, str(error), "invalid") from None
+        raise BadRequest(422, str(error)[:MAX_DETAIL], "invalid") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(400, f"the body is not JSON: {error}", "not_json") from None
+        raise strict_json.not_json(body, error) from None
 
 
-def deeper_than(value: Any, depth: int) -> bool:
-    """Whether lists and objects are nested more than `depth` deep. What travels between processes is copied
-    by recursion, which has its limits."""
-    level = [value]
-    for _ in range(depth):
-        level = [inner for outer in level if isinstance(outer, dict | list) for inner in _within(outer)]
-    return any(isinstance(outer, dict | list) for outer in level)
+async def decode_items(items: list[bytes], model: type[Model]) -> list[Model]:
+    """Raises BadRequest 422 whose `errors` name each bad item."""
+    found: list[Model] = []
+    errors: list[dict[str, Any]] = []
+    index = 0
+    async for item in in_turns(items):
+        try:
+            found.append(decode(item, model))
+        except BadRequest as error:
+            errors.append(named(index, error))
+        index += 1
+    if errors:
+        raise BadRequest(422, f"{len(errors)} of {len(items)} items are invalid", "invalid", errors)
+    return found
 
 
-def _within(outer: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(outer.values()) if isinstance(outer, dict) else outer
+def named(index: int, error: BadRequest) -> dict[str, Any]:
+    """An item of a problem's `errors`."""
+    return {"index": index, "code": error.code, "detail": error.detail}
 
 
-def check_depth(name: str, value: Any) -> None:
-    """Raises BadRequest 422 for what is nested too deep."""
-    if deeper_than(value, MAX_DEPTH):
-        raise BadRequest(422, f"{name} is nested more than {MAX_DEPTH} deep", "too_deep")
+async def in_turns(items: list[bytes]) -> AsyncIterator[bytes]:
+    """Between the items of a list of megabytes, others get their turn."""
+    spent = 0
+    for item in items:
+        yield item
+        spent += len(item)
+        if spent > TURN_BYTES:
+            spent = 0
+            await asyncio.sleep(0)
 
 
 def answer(value: Any, status: int = 200) -> Response:

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 
 from api.admission import Admission
 from api.auth import MISSING, Authenticator, Principal, Unauthenticated
+from api.callers import Callers
 from api.credentials import LiveCredentials
 from api.hub import Hub
 from api.jwks import KeySet
@@ -35,6 +36,7 @@ class Door:
         self.keys = KeyRing(self.credentials.revoke, self.credentials.shorten)
         self.key_set = _key_set(settings)
         self.auth = Authenticator(settings, lambda secret: self.keys.find(secret, time.time()), self.key_set)
+        self.callers = Callers(settings)
         self.hub = Hub(fleet, settings)
         self.wheel = MetricsWheel(self.hub)
         self.sessions: dict[str, RobotSession] = {}
@@ -78,6 +80,18 @@ class Door:
         await self.hub.stop()
 
     async def principal(self, connection: HTTPConnection) -> Principal:
+        """Raises as `_principal`; over HTTP also TooMany (sockets have limits of their own)."""
+        if connection.scope["type"] != "http":
+            return await self._principal(connection)
+        try:
+            principal = await self._principal(connection)
+        except Unauthenticated:
+            self.callers.refuse(connection)
+            raise
+        self.callers.admit(principal)
+        return principal
+
+    async def _principal(self, connection: HTTPConnection) -> Principal:
         """Waits until the key of its token is here, if it is to come. Nothing is awaited after the look
         itself. Raises Unauthenticated, or Unavailable while the keys to check tokens with are not here."""
         token = _token(connection)

@@ -13,17 +13,7 @@ from api.admission import TooMany
 from api.auth import Unauthenticated
 from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
 
-STATUS: dict[type[FleetError], int] = {
-    Unauthenticated: 401,
-    TooMany: 429,
-    Forbidden: 403,
-    NotFound: 404,
-    Conflict: 409,
-    PeerFault: 422,
-    Misuse: 422,
-    Busy: 503,
-    Unavailable: 503,
-}
+REQUEST_ID = "fleetcast.request_id"  # in the scope of a request
 
 
 class BadRequest(FleetError):
@@ -35,9 +25,27 @@ class BadRequest(FleetError):
         self.errors = errors
 
 
-def problem(error: FleetError) -> Response:
-    """`{"type", "title", "status", "detail", "code"}`, with `errors` where each bad item is named."""
-    status = error.status if isinstance(error, BadRequest) else STATUS.get(type(error), 503)
+STATUS: dict[type[FleetError], int] = {
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    PeerFault: 422,
+    Misuse: 422,
+    TooMany: 429,
+    Busy: 503,
+    Unavailable: 503,
+}
+
+
+def status_of(error: FleetError) -> int:
+    return error.status if isinstance(error, BadRequest) else STATUS.get(type(error), 503)
+
+
+def problem(error: FleetError, request_id: str = "") -> Response:
+    """`{"type", "title", "status", "detail", "code", "request_id"}`, with `errors` where each bad item is
+    named."""
+    status = status_of(error)
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": type(error).__name__,
@@ -45,6 +53,8 @@ def problem(error: FleetError) -> Response:
         "detail": error.detail,
         "code": error.code,
     }
+    if request_id:
+        body["request_id"] = request_id
     if isinstance(error, BadRequest) and error.errors:
         body["errors"] = error.errors
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
@@ -55,12 +65,19 @@ def problem(error: FleetError) -> Response:
 
 async def on_fleet_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FleetError)
-    return problem(error)
+    return problem(error, request.scope[REQUEST_ID])
 
 
 async def on_http_error(request: Request, error: Any) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same form."""
-    return problem(BadRequest(error.status_code, str(error.detail), "http"))
+    refused = problem(BadRequest(error.status_code, str(error.detail), "http"), request.scope[REQUEST_ID])
+    refused.headers.update(error.headers or {})
+    return refused
+
+
+def on_unexpected(request: Request) -> Response:
+    detail = "the server failed, and its log says why under this request_id"
+    return problem(BadRequest(500, detail, "internal"), request.scope[REQUEST_ID])
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from fleet.errors import Misuse
 from fleet.limits import Limits
 
 MIN_SECRET_BYTES = 32
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 OF_CLIENTS = {"FLEETCAST_URL", "FLEETCAST_TOKEN"}
 
 
@@ -68,6 +70,12 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field([], alias="FLEETCAST_TRUSTED_PROXIES")
     limit_loopback: bool = Field(False, alias="FLEETCAST_LIMIT_LOOPBACK")
     headers_timeout_s: float = Field(10.0, alias="FLEETCAST_HEADERS_TIMEOUT_S", gt=0)
+    body_timeout_s: float = Field(30.0, alias="FLEETCAST_BODY_TIMEOUT_S", gt=0)
+    requests_per_s: float = Field(50.0, alias="FLEETCAST_REQUESTS_PER_S", gt=0)
+    requests_burst: int = Field(200, alias="FLEETCAST_REQUESTS_BURST", ge=1)
+    failures_per_s: float = Field(5.0, alias="FLEETCAST_FAILURES_PER_S", gt=0)
+    failures_burst: int = Field(50, alias="FLEETCAST_FAILURES_BURST", ge=1)
+    limit_operators: bool = Field(False, alias="FLEETCAST_LIMIT_OPERATORS")
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
     limits_json: Annotated[dict[str, Any], NoDecode, FromJson] = Field({}, alias="FLEETCAST_LIMITS")
 
@@ -107,6 +115,12 @@ def _check(settings: Settings) -> None:
     if unknown:
         raise Misuse(f"FLEETCAST_LIMITS: unknown name {sorted(unknown)[0]!r}")
     _check_names()
+    for origin in settings.allowed_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise Misuse(
+                f"FLEETCAST_ALLOWED_ORIGINS: {origin!r} is no origin: write scheme://host or "
+                "scheme://host:port in lower case, without a path"
+            )
     if settings.jwt_dev_mode and not is_loopback(settings.host):
         raise Misuse(
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api.door import Door
-from api.problems import problem
+from api.envelope import request_id_of, sealed
 from api.routers import websockets
 from api.routers.robot_socket import robot_socket
 from fleet.errors import NotFound
@@ -31,4 +31,5 @@ async def _dispatch(websocket: WebSocket, door: Door, path: str) -> None:
     elif path.startswith(ROBOT):
         await robot_socket(websocket, door, path.removeprefix(ROBOT))
     else:
-        await websocket.send_denial_response(problem(NotFound(f"no stream at {path[:200]}")))
+        unknown = NotFound(f"no stream at {path[:200]}")
+        await websocket.send_denial_response(sealed(unknown, request_id_of(websocket.headers.raw)))

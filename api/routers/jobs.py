@@ -13,9 +13,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.bodies import answer, check_depth, decode, read_body, whole_number
+from api.bodies import (
+    LIST_BYTES,
+    REPORT_BYTES,
+    answer,
+    decode,
+    in_turns,
+    named,
+    read_body,
+    whole_number,
+)
 from api.door import Door
 from api.problems import BadRequest
+from api.strict_json import split
 from fleet.errors import PeerFault
 from fleet.job import Job, JobEvent, JobStatus
 from fleet.messages import (
@@ -33,7 +43,7 @@ from fleet.messages import (
 )
 from fleet.wall_time import wall_ns_of
 
-MAX_REPORT_BYTES = 1024 * 1024
+ESCAPED = 4  # a payload within its bound may be so much longer on the wire, all escapes
 
 
 def new_job_id() -> str:
@@ -48,15 +58,16 @@ async def submit(request: Request) -> Response:
     partial = request.query_params.get("partial", "false")
     if partial not in ("true", "false"):
         raise BadRequest(422, "partial must be true or false", "bad_parameter")
-    body = await read_body(request)
+    body = await read_body(request, LIST_BYTES)
     most = door.fleet.limits.max_payload_bytes
     if body.lstrip()[:1] != b"[":
         [job] = await _submit(door, [_spec(body, most)])
         return answer(job, 201)
-    items = [_spec_or_error(bytes(item), most) for item in _items(body, door)]
+    listed = split(body, "jobs", door.fleet.limits.max_jobs_per_submit)
+    items = [_spec_or_error(item, most) async for item in in_turns(listed)]
     if partial == "true":
         return answer({"results": await _results(door, items)})
-    errors = [_error(index, item) for index, item in enumerate(items) if isinstance(item, BadRequest)]
+    errors = [named(index, item) for index, item in enumerate(items) if isinstance(item, BadRequest)]
     if errors:
         raise BadRequest(422, f"{len(errors)} of {len(items)} jobs are invalid", "invalid", errors)
     return answer({"jobs": await _submit(door, [item for item in items if isinstance(item, JobSpec)])}, 201)
@@ -71,28 +82,15 @@ async def _results(door: Door, items: list[JobSpec | BadRequest]) -> list[dict[s
     specs = [item for item in items if isinstance(item, JobSpec)]
     jobs = iter(await _submit(door, specs) if specs else ())
     return [
-        {"error": _error(index, item)} if isinstance(item, BadRequest) else {"job": next(jobs)}
+        {"error": named(index, item)} if isinstance(item, BadRequest) else {"job": next(jobs)}
         for index, item in enumerate(items)
     ]
 
 
-def _error(index: int, error: BadRequest) -> dict[str, Any]:
-    return {"index": index, "code": error.code, "detail": error.detail}
-
-
-def _items(body: bytes, door: Door) -> list[msgspec.Raw]:
-    items = decode(body, list[msgspec.Raw])
-    limit = door.fleet.limits.max_jobs_per_submit
-    if not 1 <= len(items) <= limit:
-        raise BadRequest(422, f"a list holds 1 to {limit} jobs, this one {len(items)}", "bad_list")
-    return items
-
-
 def _spec(body: bytes, max_payload_bytes: int) -> JobSpec:
     """Raises BadRequest for all that makes a job impossible."""
-    spec = decode(body, JobSpec)
-    check_depth("payload", spec.payload)
-    if len(msgspec.json.encode(spec.payload)) > max_payload_bytes:
+    spec = decode(body, JobSpec) if len(body) <= ESCAPED * max_payload_bytes else None
+    if spec is None or len(msgspec.json.encode(spec.payload)) > max_payload_bytes:
         raise BadRequest(413, f"the payload is larger than {max_payload_bytes} bytes", "payload_too_large")
     if spec.not_before is not None:
         try:
@@ -119,11 +117,20 @@ async def page(request: Request) -> Response:
     if status is not None and status not in set(JobStatus):
         raise BadRequest(422, f"status must be one of {', '.join(JobStatus)}", "bad_parameter")
     limit = whole_number(query.get("limit"), "limit", 100, 1, 500)
-    before = whole_number(query.get("cursor"), "cursor", 0, 1, 10**18)
+    before = _before(query.get("cursor"))
     jobs, following = await door.fleet.jobs(
         status, query.get("robot_id"), query.get("environment"), before, limit
     )
     return answer({"jobs": jobs, "next_cursor": str(following) if following else None})
+
+
+def _before(cursor: str | None) -> int:
+    """The place that a `next_cursor` names. Raises BadRequest 400."""
+    try:
+        return whole_number(cursor, "cursor", 0, 1, 10**18)
+    except BadRequest:
+        detail = "this cursor is none of ours: send the next_cursor of the page before, as it is"
+        raise BadRequest(400, detail, "bad_cursor") from None
 
 
 async def get(request: Request) -> Response:
@@ -195,8 +202,7 @@ def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
     async def report(request: Request) -> Response:
         door: Door = request.app.state.door
         principal = await door.principal(request)
-        body = decode(await read_body(request, MAX_REPORT_BYTES), ReportBody)
-        check_depth("result", body.result)
+        body = decode(await read_body(request, REPORT_BYTES), ReportBody)
         principal.act_as(body.robot_id)
         job_id = request.path_params["job_id"]
         said = Report(event, job_id, body.robot_id, body.token, body.result, body.error, body.retryable)

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 from starlette.websockets import WebSocket
 
-from api.bodies import MAX_DEPTH, deeper_than
 from api.door import Door
+from api.problems import BadRequest
 from api.routers.websockets import admit
+from api.strict_json import check
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import FleetError, Forbidden, Misuse
 from fleet.job import JobEvent
@@ -84,7 +85,9 @@ class RobotSession:
             return
         try:
             message = decode_robot_message(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            if isinstance(message, Complete):
+                check(data)  # others read this result later, and must read what the robot wrote
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadRequest) as error:
             self._say(Error(id=_id_of(data), code="bad_message", detail=str(error)[:500]))
             return
         if self._early is None:
@@ -113,9 +116,6 @@ class RobotSession:
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 spec = RobotSpec(robot_id=self.robot_id, **fields)
                 self._ask(message.id, self._fleet.administer(RegisterRobot(spec, self.session)))
-            case Complete() if deeper_than(message.result, MAX_DEPTH):
-                detail = f"result is nested more than {MAX_DEPTH} deep"
-                self._say(Error(id=message.id, code="bad_message", detail=detail))
             case _:
                 self._ask(message.id, self._fleet.execute(report_of(message, self.robot_id)))
 

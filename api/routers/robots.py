@@ -12,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.bodies import answer, decode, read_body, whole_number
+from api.bodies import BEATS_BYTES, answer, decode, decode_items, read_body, whole_number
 from api.door import Door
 from api.problems import BadRequest
+from api.strict_json import split
 from fleet.errors import Conflict, NotFound
 from fleet.messages import (
     Beat,
@@ -162,9 +163,8 @@ async def heartbeats(request: Request) -> Response:
     """A list of up to 1,000 heartbeats, each with its `robot_id`; a list of answers, in order."""
     door: Door = request.app.state.door
     principal = await door.principal(request)
-    bodies = decode(await read_body(request), list[NamedBeatBody])
-    if len(bodies) > MAX_HEARTBEATS:
-        raise BadRequest(422, f"a list holds up to {MAX_HEARTBEATS} heartbeats", "bad_list")
+    listed = split(await read_body(request, BEATS_BYTES), "heartbeats", MAX_HEARTBEATS, least=0)
+    bodies = await decode_items(listed, NamedBeatBody)
     for body in bodies:
         principal.act_as(body.robot_id)
     beaten = await asyncio.gather(*(_send(door, body.robot_id, body) for body in bodies))

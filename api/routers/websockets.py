@@ -20,9 +20,9 @@ from api.broadcasts import (
     on_robot_heartbeat,
 )
 from api.door import Door
+from api.envelope import request_id_of, sealed
 from api.hub import FeedHub
 from api.limits import may_come_from
-from api.problems import problem
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import Unavailable
 from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
@@ -57,7 +57,7 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
         principal = await door.principal(websocket)
         socket = door.let_in(websocket, principal, address)
     except TooMany as error:
-        await websocket.send_denial_response(problem(error))
+        await websocket.send_denial_response(sealed(error, request_id_of(websocket.headers.raw)))
         return None
     except (Unauthenticated, Unavailable) as error:
         await websocket.accept()

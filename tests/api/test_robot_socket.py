@@ -216,6 +216,21 @@ async def test_what_a_robot_says_before_it_is_welcomed_is_heard_after(
     assert answered == [{"type": "ack", "id": number} for number in range(100)]
 
 
+async def test_a_result_that_may_be_read_in_two_ways_fails_its_report_only(world: World) -> None:
+    job_id = await submit(world)
+    async with world.open("robot/r-1") as socket:
+        robot = Robot(socket)
+        await robot.ask("register")
+        held = await robot.grant()
+        await robot.ask("start", **held)
+        twice = json.dumps({"type": "complete", "id": 7, **held})[:-1] + ',"result":{"a":1,"a":2}}'
+        await socket.send(twice)
+        error = await until(socket, lambda message: message.get("id") == 7)
+        assert (error["type"], error["code"]) == ("error", "bad_message")
+        assert '"a" twice' in error["detail"]
+    assert (await job(world, job_id))["status"] == "running"
+
+
 async def test_a_result_nested_too_deep_is_refused_and_the_job_can_still_be_completed(world: World) -> None:
     job_id = await submit(world)
     async with world.open("robot/r-1") as socket:
