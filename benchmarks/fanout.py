@@ -155,7 +155,7 @@ def columns(plan: Plan) -> list[str]:
 
 
 def line(name: str, cells: list[str]) -> None:
-    print(f"  {name:36}" + "".join(f"{text:>22}" for text in cells))
+    print(f"  {name:36}" + "".join(f"{text:>25}" for text in cells))
 
 
 def multiple(found: Found, row: str, events: int, of: str = "fleetcast") -> str:
@@ -166,7 +166,7 @@ def multiple(found: Found, row: str, events: int, of: str = "fleetcast") -> str:
 
 def notes(found: Found) -> None:
     plan = found.plan
-    if 1 in plan.events:
+    if 1 in plan.events and found.rounds.get("fleetcast") and found.rounds.get("picows"):
         print(
             f"  fleetcast / picows at 1 a flush: {multiple(found, 'fleetcast', 1, 'picows')}; wanted: <= 1.3"
         )
