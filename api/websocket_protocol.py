@@ -56,6 +56,7 @@ class _Nobody:
     def clear(self) -> None: ...
 
 
+_write = os.write
 NOBODY: Any = _Nobody()
 
 
@@ -83,19 +84,22 @@ class FleetSocket(WebSocketsSansIOProtocol):
 
     def write(self, frames: bytes) -> bool:
         """Ready frames, as they are. False if the kernel did not take them whole: the rest waits in the
-        transport and `blocked` is set. A third cheaper than the transport's own write, which queues first."""
-        if self.close_sent or self.transport.is_closing():  # then the descriptor may be another's already
-            return True
+        transport and `blocked` is set. Cheaper than the transport's own write, which queues first."""
         taken = 0
-        if self._fd >= 0 and not self.transport.get_write_buffer_size():
+        if self._fd >= 0 and not self.blocked:
             try:
-                taken = os.write(self._fd, frames)
+                taken = _write(self._fd, frames)
             except OSError:  # full, or broken: the transport will find out which
                 taken = 0
             if taken == len(frames):
                 return True
-        self.transport.write(frames[taken:])
-        return not self.transport.get_write_buffer_size()
+        return self._write_rest(frames[taken:])
+
+    def _write_rest(self, frames: bytes) -> bool:
+        if self.close_sent or self.transport.is_closing():
+            return True
+        self.transport.write(frames)
+        return not self.blocked
 
     def unsent_bytes(self) -> int:
         return self.transport.get_write_buffer_size()
@@ -142,6 +146,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _ended(self) -> None:
+        self._fd = -1  # once the connection is lost, its number may be another's
         listener, self.listener = self.listener, None
         on_end, self.on_end = self.on_end, None
         if listener is not None:
@@ -151,6 +156,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `blocked` means: something waits
         sock = transport.get_extra_info("socket")
         if sock is not None and transport.get_extra_info("sslcontext") is None:
             self._fd = sock.fileno()
@@ -196,7 +202,6 @@ class FleetSocket(WebSocketsSansIOProtocol):
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        self.transport.set_write_buffer_limits(high=0)
 
     def pause_writing(self) -> None:
         self.blocked = True
