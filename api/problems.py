@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,27 +24,47 @@ STATUS: dict[type[FleetError], int] = {
 }
 
 
+class ItemError(msgspec.Struct, frozen=True):
+    """What is wrong with one item of a list."""
+
+    index: int
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as RFC 9457 has it. `code` is for programs, `detail` for people; `errors` names each bad
+    item of a list."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[ItemError] | UnsetType = UNSET
+
+
 class BadRequest(FleetError):
     """A request that does not even parse; `status` is its HTTP status."""
 
-    def __init__(self, status: int, detail: str, code: str = "bad_request", errors: Any = None) -> None:
+    def __init__(
+        self, status: int, detail: str, code: str = "bad_request", errors: list[ItemError] | None = None
+    ) -> None:
         super().__init__(detail, code)
         self.status = status
         self.errors = errors
 
 
 def problem(error: FleetError) -> Response:
-    """`{"type", "title", "status", "detail", "code"}`, with `errors` where each bad item is named."""
     status = error.status if isinstance(error, BadRequest) else STATUS.get(type(error), 503)
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": type(error).__name__,
-        "status": status,
-        "detail": error.detail,
-        "code": error.code,
-    }
-    if isinstance(error, BadRequest) and error.errors:
-        body["errors"] = error.errors
+    errors = error.errors if isinstance(error, BadRequest) else None
+    body = Problem(
+        title=type(error).__name__,
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        errors=errors or UNSET,
+    )
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status == 503:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s or 1)))
@@ -57,7 +78,9 @@ async def on_fleet_error(request: Request, error: Exception) -> Response:
 
 async def on_http_error(request: Request, error: Any) -> Response:
     """Starlette's own refusals (no such route, wrong method) in the same form."""
-    return problem(BadRequest(error.status_code, str(error.detail), "http"))
+    response = problem(BadRequest(error.status_code, str(error.detail), "http"))
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def on_disconnect(request: Request, error: Exception) -> Response:

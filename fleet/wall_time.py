@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
 
 from fleet.errors import PeerFault
 
+WallTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 NS_PER_DAY = 86_400 * 1_000_000_000
 
 

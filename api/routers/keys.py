@@ -6,17 +6,19 @@ import secrets
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from api.bodies import answer, decode, read_body
 from api.door import Door
-from fleet.keys import RANDOM_BYTES, KeyRecord, digest_of, key_secret
+from api.openapi import operation, router
+from api.queries import given, read_query
+from fleet.keys import RANDOM_BYTES, ApiKey, KeyRecord, digest_of, key_secret
 from fleet.messages import Id, IssueKey, RevokeKey
 
 TEN_YEARS_S = 315_360_000
+keys = router("keys", "/robot-api-keys")
 
 
 class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +29,17 @@ class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: Annotated[float, Meta(gt=0, le=TEN_YEARS_S)] | None = None
 
 
+class IssuedKey(ApiKey, frozen=True, kw_only=True):
+    """With its secret, this once."""
+
+    api_key: str
+
+
+@keys.post(
+    "",
+    summary="Issue a robot's API key",
+    openapi_extra=operation({201: IssuedKey}, role="admin", body=IssueBody, refused=(503,)),
+)
 async def issue(request: Request) -> Response:
     """201 with the key and, this once, its secret in `api_key`."""
     door: Door = request.app.state.door
@@ -37,27 +50,38 @@ async def issue(request: Request) -> Response:
     command = IssueKey(key_id, body.robot_id, body.name, digest_of(secret), body.ttl_s)
     record: KeyRecord = await door.fleet.administer(command)
     door.keys.put(record)  # good here at once, at other doors as soon as they hear of it
-    return answer(msgspec.structs.asdict(record.key) | {"api_key": secret}, 201)
+    return answer(IssuedKey(**msgspec.structs.asdict(record.key), api_key=secret), 201)
 
 
+class KeysQuery(msgspec.Struct, frozen=True):
+    robot_id: str | UnsetType = UNSET
+
+
+class KeyPage(msgspec.Struct, frozen=True):
+    keys: list[ApiKey]
+
+
+@keys.get(
+    "",
+    summary="Look through the keys",
+    openapi_extra=operation({200: KeyPage}, role="admin", query=KeysQuery, refused=(503,)),
+)
 async def page(request: Request) -> Response:
-    """`{"keys"}`: all of them, revoked ones included, without secrets; `robot_id` filters."""
+    """All of them, revoked ones included, without secrets; `robot_id` filters."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("admin")
-    robot_id = request.query_params.get("robot_id")
-    keys = [record.key for record in await door.fleet.keys() if robot_id in (None, record.key.robot_id)]
-    return answer({"keys": keys})
+    robot_id = given(read_query(request, KeysQuery).robot_id)
+    found = [record.key for record in await door.fleet.keys() if robot_id in (None, record.key.robot_id)]
+    return answer(KeyPage(found))
 
 
+@keys.post(
+    "/{key_id}/revoke",
+    summary="Revoke a key",
+    openapi_extra=operation({200: ApiKey}, role="admin", refused=(404, 503)),
+)
 async def revoke(request: Request) -> Response:
     """The key; its live sockets are closed 4001 within a second."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("admin")
     return answer(await door.fleet.administer(RevokeKey(request.path_params["key_id"])))
-
-
-routes = [
-    Route("/api/v1/robot-api-keys", issue, methods=["POST"]),
-    Route("/api/v1/robot-api-keys", page, methods=["GET"]),
-    Route("/api/v1/robot-api-keys/{key_id}/revoke", revoke, methods=["POST"]),
-]
