@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.json_numbers import decode_json
 from api.problems import BadRequest
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -35,7 +36,7 @@ async def read_body(request: Request, max_bytes: int = MAX_BODY_BYTES) -> bytes:
 def decode(body: bytes, model: type[Model]) -> Model:
     """Raises BadRequest: 400 if it is not JSON, 422 if it does not fit."""
     try:
-        return msgspec.json.decode(body, type=model)
+        return decode_json(body, model)
     except msgspec.ValidationError as error:
         raise BadRequest(422, str(error), "invalid") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

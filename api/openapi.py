@@ -99,13 +99,17 @@ def operation(
     body: Types = None,
     query: Any = None,
     refused: tuple[int, ...] = (),
+    links: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`openapi_extra` of one route. `role` is the least that may call it, "robot" the robot itself or an
-    operator, None anybody. Statuses that follow from `role`, `body` and `query` need not be in `refused`."""
+    operator, None anybody. Statuses that follow from `role`, `body` and `query` need not be in `refused`.
+    `links` lead from the first of `answers` to what may be done with it."""
     schemas: dict[str, Any] = {}
     refusals = {*refused, *_refusals(role, body is not None, query is not None)} - answers.keys()
     responses = {status: _response(status, types, schemas) for status, types in answers.items()}
     responses |= {status: _problem(status, schemas) for status in sorted(refusals)}
+    if links:
+        responses[next(iter(answers))]["links"] = links
     described: dict[str, Any] = {
         "parameters": _query_parameters(query, schemas) if query else [],
         "responses": {str(status): response for status, response in responses.items()},
@@ -116,6 +120,11 @@ def operation(
         content = {"application/json": {"schema": _schema(body, schemas)}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def link(operation_id: str, body: dict[str, str] | None = None, **parameters: str) -> dict[str, Any]:
+    """`parameters` and the fields of `body` are runtime expressions, such as `$response.body#/job_id`."""
+    return {"operationId": operation_id, "parameters": parameters} | ({"requestBody": body} if body else {})
 
 
 def _refusals(role: str | None, body: bool, query: bool) -> set[int]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from api.bodies import answer, check_depth, decode, read_body
 from api.door import Door
-from api.openapi import id_except, operation, router
+from api.openapi import id_except, link, operation, router
 from api.problems import BadRequest, ItemError
 from api.queries import given, read_query
 from fleet.errors import PeerFault
@@ -39,6 +39,17 @@ from fleet.wall_time import wall_ns_of
 MAX_REPORT_BYTES = 1024 * 1024
 id_except("job", "claim")
 jobs = router("jobs", "/jobs")
+SUBMITTED = {
+    word: link(f"jobs_{word}", job_id="$response.body#/job_id") for word in ("get", "cancel", "retry")
+}
+GRANTED = {
+    word: link(
+        f"jobs_{word}",
+        {"robot_id": "$request.body#/robot_id", "token": "$response.body#/jobs/0/token"},
+        job_id="$response.body#/jobs/0/job_id",
+    )
+    for word in ("start", "progress", "complete", "fail", "release", "cancelled")
+}
 
 
 def new_job_id() -> str:
@@ -75,6 +86,7 @@ class Results(msgspec.Struct, frozen=True):
         query=SubmitQuery,
         body=(JobSpec, Annotated[list[JobSpec], Meta(min_length=1, max_length=1_000)]),
         refused=(503,),
+        links=SUBMITTED,
     ),
 )
 async def submit(request: Request) -> Response:
@@ -246,7 +258,9 @@ class Grants(msgspec.Struct, frozen=True):
 @jobs.post(
     "/claim",
     summary="Ask for work",
-    openapi_extra=operation({200: Grants}, role="robot", body=ClaimBody, refused=(404, 409, 503)),
+    openapi_extra=operation(
+        {200: Grants}, role="robot", body=ClaimBody, refused=(404, 409, 503), links=GRANTED
+    ),
 )
 async def claim(request: Request) -> Response:
     """Empty when nothing fits within `wait_ms`. The same `request_id` gets the same jobs again."""

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.bodies import answer, decode, read_body
 from api.door import Door
-from api.openapi import operation, router
+from api.openapi import link, operation, router
 from api.queries import given, read_query
 from fleet.keys import RANDOM_BYTES, ApiKey, KeyRecord, digest_of, key_secret
 from fleet.messages import Id, IssueKey, RevokeKey
@@ -38,7 +38,13 @@ class IssuedKey(ApiKey, frozen=True, kw_only=True):
 @keys.post(
     "",
     summary="Issue a robot's API key",
-    openapi_extra=operation({201: IssuedKey}, role="admin", body=IssueBody, refused=(503,)),
+    openapi_extra=operation(
+        {201: IssuedKey},
+        role="admin",
+        body=IssueBody,
+        refused=(503,),
+        links={"revoke": link("keys_revoke", key_id="$response.body#/key_id")},
+    ),
 )
 async def issue(request: Request) -> Response:
     """201 with the key and, this once, its secret in `api_key`."""

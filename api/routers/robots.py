@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from api.bodies import answer, decode, read_body
 from api.door import Door
-from api.openapi import id_except, operation, router
+from api.openapi import id_except, link, operation, router
 from api.problems import BadRequest
 from api.queries import given, read_query
 from fleet.errors import Conflict, NotFound
@@ -41,6 +41,12 @@ from fleet.wall_time import WallTime, rfc3339
 LITERALS = ("register", "heartbeats")
 id_except("robot", *LITERALS)
 robots = router("robots", "/robots")
+ROBOT_ID = "$response.body#/robot_id"
+REGISTERED = {
+    word: link(f"robots_{word}", robot_id=ROBOT_ID)
+    for word in ("get", "update", "set_status", "heartbeat", "delete")
+}
+REGISTERED["claim"] = link("jobs_claim", {"robot_id": ROBOT_ID})
 
 
 class RobotsQuery(msgspec.Struct, frozen=True):
@@ -83,7 +89,7 @@ async def get(request: Request) -> Response:
 @robots.post(
     "/register",
     summary="Register a robot, or replace what it says of itself",
-    openapi_extra=operation({201: Robot}, role="robot", body=RobotSpec, refused=(409, 503)),
+    openapi_extra=operation({201: Robot}, role="robot", body=RobotSpec, refused=(409, 503), links=REGISTERED),
 )
 async def register(request: Request) -> Response:
     door: Door = request.app.state.door
