@@ -78,7 +78,7 @@ def _allowed(scope: Scope) -> list[str]:
 
 def id_except(name: str, *words: str) -> None:
     """Makes `{...:name}` match any id but `words`, which are routes beside it: a request for one of these
-    with a wrong method is then refused as such, not taken for an id."""
+    with a wrong method is then refused as such, not taken for an id. `words` stay ids in longer paths."""
     regex = rf"(?!(?:{'|'.join(words)})$)[^/]+"
     register_url_convertor(name, type(name, (StringConvertor,), {"regex": regex})())
 
@@ -106,20 +106,15 @@ def operation(
     `links` lead from the first of `answers` to what may be done with it."""
     schemas: dict[str, Any] = {}
     refusals = {*refused, *_refusals(role, body is not None, query is not None)} - answers.keys()
-    responses = {status: _response(status, types, schemas) for status, types in answers.items()}
-    responses |= {status: _problem(status, schemas) for status in sorted(refusals)}
+    responses = {str(status): _answer(status, types, schemas) for status, types in answers.items()}
     if links:
-        responses[next(iter(answers))]["links"] = links
-    described: dict[str, Any] = {
+        next(iter(responses.values()))["links"] = links
+    return {
         "parameters": _query_parameters(query, schemas) if query else [],
-        "responses": {str(status): response for status, response in responses.items()},
+        "responses": responses | {str(s): _problem(s, schemas) for s in sorted(refusals)},
         "security": _security(role),
         "schemas": schemas,
-    }
-    if body is not None:
-        content = {"application/json": {"schema": _schema(body, schemas)}}
-        described["requestBody"] = {"required": True, "content": content}
-    return described
+    } | ({"requestBody": _request_body(body, schemas)} if body is not None else {})
 
 
 def link(operation_id: str, body: dict[str, str] | None = None, **parameters: str) -> dict[str, Any]:
@@ -141,7 +136,11 @@ def _security(role: str | None) -> list[dict[str, list[str]]]:
     return people if role in ("operator", "admin") else [*people, {"robot_key": []}]
 
 
-def _response(status: int, types: Types, schemas: dict[str, Any]) -> dict[str, Any]:
+def _request_body(types: Types, schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": _schema(types, schemas)}}}
+
+
+def _answer(status: int, types: Types, schemas: dict[str, Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": _schema(types, schemas, answered=True)}}
     return {"description": HTTPStatus(status).phrase, "content": content}
 
