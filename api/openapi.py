@@ -24,7 +24,7 @@ PREFIX = "/api/v1"
 REF = "#/components/schemas/{name}"
 ABOUT = """Times are RFC 3339 UTC with milliseconds and `Z`; durations carry their unit in their name.
 The WebSocket endpoints under `/api/v1/ws` are described in docs/api.md."""
-OF_BODIES = (400, 413, 415, 422)
+OF_BODIES = {400, 408, 413, 415, 422}
 SECURITY_SCHEMES = {
     "bearer": {
         "type": "http",
@@ -39,9 +39,11 @@ SECURITY_SCHEMES = {
         "description": "The same JWT or key, where headers cannot be set.",
     },
 }
+RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
 HEADERS = {
     401: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
-    503: {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
 }
 Types = Any  # a type, or a tuple of types that may stand in one place
 
@@ -123,8 +125,8 @@ def link(operation_id: str, body: dict[str, str] | None = None, **parameters: st
 
 
 def _refusals(role: str | None, body: bool, query: bool) -> set[int]:
-    by_role = {None: set(), "viewer": {401}}.get(role, {401, 403})
-    return by_role | set(OF_BODIES if body else ()) | ({422} if query else set())
+    by_role = {None: set(), "viewer": {401, 429}}.get(role, {401, 403, 429})
+    return by_role | (OF_BODIES if body else set()) | ({422} if query else set())
 
 
 def _security(role: str | None) -> list[dict[str, list[str]]]:

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.bodies import answer, check_depth, decode, read_body
+from api.bodies import answer, check_depth, decode, read_body, whole_number
 from api.door import Door
 from api.openapi import id_except, link, operation, router
 from api.problems import BadRequest, ItemError
@@ -157,13 +157,18 @@ def _spec_or_error(item: bytes, max_payload_bytes: int) -> JobSpec | BadRequest:
         return error
 
 
+# Only said: another is refused with 400, since no page gave it, where the rest is 422.
+CURSOR = {"maxLength": 18, "pattern": "^0*[1-9][0-9]*$"}
+
+
 class JobsQuery(msgspec.Struct, frozen=True):
     status: JobStatus | UnsetType = UNSET
     robot_id: str | UnsetType = UNSET
     environment: str | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: (
-        Annotated[int, Meta(ge=1, le=10**18, description="`next_cursor` of the page before")] | UnsetType
+        Annotated[str, Meta(description="`next_cursor` of the page before", extra_json_schema=CURSOR)]
+        | UnsetType
     ) = UNSET
 
 
@@ -175,17 +180,27 @@ class JobPage(msgspec.Struct, frozen=True):
 @jobs.get(
     "",
     summary="Look through the jobs",
-    openapi_extra=operation({200: JobPage}, query=JobsQuery, refused=(503,)),
+    openapi_extra=operation({200: JobPage}, query=JobsQuery, refused=(400, 503)),
 )
 async def page(request: Request) -> Response:
     """Newest first. A page may hold fewer than `limit` jobs and yet have a `next_cursor`."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
     query = read_query(request, JobsQuery)
+    before = _before(given(query.cursor))
     found, following = await door.fleet.jobs(
-        query.status or None, given(query.robot_id), given(query.environment), query.cursor or 0, query.limit
+        query.status or None, given(query.robot_id), given(query.environment), before, query.limit
     )
     return answer(JobPage(found, str(following) if following else None))
+
+
+def _before(cursor: str | None) -> int:
+    """The place that a `next_cursor` names. Raises BadRequest 400."""
+    try:
+        return whole_number(cursor, "cursor", 0, 1, 10**18)
+    except BadRequest:
+        detail = "this cursor is none of ours: send the next_cursor of the page before, as it is"
+        raise BadRequest(400, detail, "bad_cursor") from None
 
 
 @jobs.get("/{job_id:job}", summary="One job", openapi_extra=operation({200: Job}, refused=(404, 503)))

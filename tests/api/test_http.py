@@ -237,10 +237,16 @@ async def test_fleet_metrics_and_health_are_told(world: World) -> None:
     assert (live.status_code, ready.status_code, draining.status_code) == (200, 200, 503)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "cursor=-1", "status=done"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=501", "limit=x", "status=done"])
 async def test_a_bad_query_is_refused(world: World, query: str) -> None:
     async with world.http() as http:
         refused(await http.get(f"/jobs?{query}"), 422)
+
+
+@pytest.mark.parametrize("cursor", ["", "0", "-1", "x", "1.5", "9" * 19, "' OR 1=1 --"])
+async def test_a_cursor_that_no_page_gave_is_refused(world: World, cursor: str) -> None:
+    async with world.http() as http:
+        refused(await http.get("/jobs", params={"cursor": cursor}), 400, "bad_cursor")
 
 
 async def test_pages_of_jobs_cover_all_without_repeating(world: World) -> None:
