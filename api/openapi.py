@@ -4,6 +4,7 @@ the structs that it decodes and answers with, so that what is said and what is d
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from http import HTTPStatus
 from inspect import cleandoc
 from typing import Any
@@ -57,16 +58,12 @@ class Operation(APIRoute):
         self.described: dict[str, Any] = settings.pop("openapi_extra")
         super().__init__(path, endpoint, **settings)
         self.app = request_response(endpoint)
-        self.serves = {"HEAD", *self.methods} if "GET" in self.methods else set(self.methods)
+        self.methods |= {"HEAD"} if "GET" in self.methods else set()
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, child = Route.matches(self, scope)
-        if match is Match.PARTIAL and scope["method"] in self.serves:
-            return Match.FULL, child
-        return match, child
+    matches = Route.matches
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in self.serves:
+        if scope["method"] not in self.methods:
             raise HTTPException(405, headers={"Allow": ", ".join(_allowed(scope))})
         await self.app(scope, receive, send)
 
@@ -75,7 +72,7 @@ def _allowed(scope: Scope) -> list[str]:
     """Of all operations on this path: each is a route of its own."""
     operations = (route for route in scope["app"].routes if isinstance(route, Operation))
     here = [operation for operation in operations if operation.matches(scope)[0] is not Match.NONE]
-    return sorted({method for operation in here for method in operation.serves})
+    return sorted({method for operation in here for method in operation.methods})
 
 
 def id_except(name: str, *words: str) -> None:
@@ -185,18 +182,25 @@ def _query_parameters(query: Any, schemas: dict[str, Any]) -> list[dict[str, Any
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(title="fleetcast", version=app.version, description=ABOUT, routes=app.routes)
+    routes = [_without_head(route) for route in app.routes if isinstance(route, Operation)]
+    document = get_openapi(title="fleetcast", version=app.version, description=ABOUT, routes=routes)
     schemas: dict[str, Any] = {}
-    for route in app.routes:
-        if isinstance(route, Operation):
-            described = _on_its_path(route)
-            for name, schema in described.pop("schemas").items():
-                assert schemas.setdefault(name, schema) == schema, f"two schemas are called {name}"
-            for method in route.methods:
-                document["paths"][route.path_format][method.lower()] |= described
+    for route in routes:
+        described = _on_its_path(route)
+        for name, schema in described.pop("schemas").items():
+            assert schemas.setdefault(name, schema) == schema, f"two schemas are called {name}"
+        for method in route.methods:
+            document["paths"][route.path_format][method.lower()] |= described
     components = {"schemas": dict(sorted(schemas.items())), "securitySchemes": SECURITY_SCHEMES}
     whole: dict[str, Any] = _tidied(document | {"components": components})
     return whole
+
+
+def _without_head(route: Operation) -> Operation:
+    """Wherever GET is there is HEAD: that needs no words."""
+    plain = copy(route)
+    plain.methods = route.methods - {"HEAD"}
+    return plain
 
 
 def _on_its_path(route: Operation) -> dict[str, Any]:

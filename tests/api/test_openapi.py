@@ -63,7 +63,9 @@ async def test_the_description_is_valid_openapi(world: World) -> None:
 async def test_every_route_is_described_and_nothing_else(world: World) -> None:
     app = make_app(LocalFleet(Limits()), load(jwt_dev_mode=True))
     routes = [route for route in app.routes if isinstance(route, Route)]
-    routed = [(method, route.path_format) for route in routes for method in route.methods or ()]
+    routed = [
+        (method, route.path_format) for route in routes for method in (route.methods or set()) - {"HEAD"}
+    ]
     described = [(method, path) for method, path, _ in operations(await description(world))]
     assert sorted(described) == sorted(routed)
 
