@@ -40,7 +40,7 @@ async def test_every_route_is_told() -> None:
     fleet = LocalFleet(Limits())
     app = make_app(fleet, load(jwt_dev_mode=True))
     for route in app.routes:
-        path = route.path.removeprefix("/api/v1").removeprefix("/ws/")  # type: ignore[attr-defined]
+        path = route.path_format.removeprefix("/api/v1").removeprefix("/ws/")  # type: ignore[attr-defined]
         told = re.sub(r"\{\w+_id\}", "{id}", path)
         last = "/" + told.rsplit("/", 1)[-1]
         assert path in API or told in API or f"`{last}`" in API, path
