@@ -10,7 +10,6 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.admission import TooMany
 from api.auth import Unauthenticated
 from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
 
@@ -47,6 +46,12 @@ class BadRequest(FleetError):
         super().__init__(detail, code)
         self.status = status
         self.errors = errors
+
+
+class TooMany(FleetError):
+    """A caller asks too often or holds too much; `retry_after_s` says for how long."""
+
+    default_code = "too_many"
 
 
 STATUS: dict[type[FleetError], int] = {
