@@ -45,7 +45,13 @@ def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
         await door.stop()
 
     app = DoorApp(
-        title="fleetcast", version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="fleetcast",
+        version=version,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a Location would repeat the `?token=` of the request
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     app.state.door = door
     app.add_exception_handler(FleetError, on_fleet_error)
