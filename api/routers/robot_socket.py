@@ -13,10 +13,11 @@ from starlette.websockets import WebSocket
 
 from api.door import Door
 from api.problems import BadRequest
+from api.routers.robots import RESERVED_IDS
 from api.routers.websockets import admit
 from api.strict_json import check
 from api.websocket_protocol import FleetSocket, text_frame
-from fleet.errors import FleetError, Forbidden, Misuse
+from fleet.errors import FleetError, Forbidden, Misuse, PeerFault
 from fleet.job import JobEvent
 from fleet.messages import (
     Ack,
@@ -48,6 +49,9 @@ from fleet.messages import (
     granted_job,
 )
 
+ID_RULE = "robot_id must have 1-64 of A-Za-z0-9_.:- and no leading dot, and not be " + " or ".join(
+    RESERVED_IDS
+)
 MAX_UNANSWERED = 64
 MAX_UNSENT_BYTES = 1024 * 1024
 _encode = msgspec.json.Encoder().encode
@@ -272,13 +276,21 @@ async def robot_socket(websocket: WebSocket, door: Door, robot_id: str) -> None:
         return
     socket, principal = admitted
     try:
-        principal.act_as(msgspec.convert(robot_id, Id))
-    except msgspec.ValidationError:
-        socket.close_with(1008, "robot_id must match [A-Za-z0-9_.:-]{1,64}")
-    except Forbidden as error:
+        principal.act_as(_checked(robot_id))
+    except (PeerFault, Forbidden) as error:
         socket.close_with(1008, error.detail)
     else:
         await _serve(door, socket, RobotSession(door, socket, robot_id))
+
+
+def _checked(robot_id: str) -> str:
+    """Raises PeerFault for an id under which no route would find the robot again."""
+    try:
+        if robot_id not in RESERVED_IDS:
+            return msgspec.convert(robot_id, Id)
+    except msgspec.ValidationError:
+        pass
+    raise PeerFault(ID_RULE)
 
 
 async def _serve(door: Door, socket: FleetSocket, session: RobotSession) -> None:

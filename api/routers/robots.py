@@ -39,8 +39,8 @@ from fleet.messages import (
 from fleet.robot import Robot, RobotStatus
 from fleet.wall_time import WallTime, rfc3339
 
-LITERALS = ("register", "heartbeats")
-id_except("robot", *LITERALS)
+RESERVED_IDS = ("register", "heartbeats")  # routes beside `/robots/{robot_id}`
+id_except("robot", *RESERVED_IDS)
 robots = router("robots", "/robots")
 ROBOT_ID = "$response.body#/robot_id"
 REGISTERED = {
@@ -97,7 +97,7 @@ async def register(request: Request) -> Response:
     principal = await door.principal(request)
     spec = decode(await read_body(request), RobotSpec)
     principal.act_as(spec.robot_id)
-    if spec.robot_id in LITERALS:
+    if spec.robot_id in RESERVED_IDS:
         raise BadRequest(409, f"no robot can be called {spec.robot_id}: choose another id", "reserved_id")
     return answer(await door.fleet.administer(RegisterRobot(spec)), 201)
 
