@@ -18,12 +18,12 @@ from api.envelope import Envelope, LastResort
 from api.openapi import describe
 from api.ports import Fleet
 from api.problems import on_disconnect, on_fleet_error, on_http_error
-from api.routers import jobs, keys, metrics, robots
+from api.routers import jobs, keys, metrics, reports, robots
 from api.settings import Settings
 from api.sockets import serve_socket
 from fleet.errors import FleetError
 
-ROUTERS = (jobs.jobs, robots.robots, keys.keys, metrics.metrics, metrics.health)
+ROUTERS = (jobs.jobs, reports.reports, robots.robots, keys.keys, metrics.metrics, metrics.health)
 
 
 class DoorApp(FastAPI):

@@ -1,54 +1,30 @@
-"""Jobs over HTTP: submit, look at, cancel, retry; and what robots do with them."""
+"""Jobs over HTTP for those who submit and watch them: submit, look at, cancel, retry."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.bodies import LIST_BYTES, REPORT_BYTES, answer, decode, in_turns, named, read_body
+from api.bodies import LIST_BYTES, answer, decode, in_turns, named, read_body
 from api.door import Door
 from api.openapi import id_except, link, operation, router
 from api.problems import BadRequest, ItemError
 from api.queries import Cursor, PageSize, cursor_of, given, place_of, read_query
 from api.strict_json import split
 from fleet.errors import PeerFault
-from fleet.job import Job, JobEvent, JobStatus
-from fleet.messages import (
-    Cancel,
-    Cancelled,
-    Get,
-    GrantedJob,
-    Id,
-    JobSpec,
-    Report,
-    RequestId,
-    Retry,
-    Submit,
-    Text,
-    Token,
-    granted_job,
-)
+from fleet.job import Job, JobStatus
+from fleet.messages import Cancel, Cancelled, Get, JobSpec, Retry, Submit
 from fleet.wall_time import wall_ns_of
 
 id_except("job", "claim")
 jobs = router("jobs", "/jobs")
 SUBMITTED = {
     word: link(f"jobs_{word}", job_id="$response.body#/job_id") for word in ("get", "cancel", "retry")
-}
-GRANTED = {
-    word: link(
-        f"jobs_{word}",
-        {"robot_id": "$request.body#/robot_id", "token": "$response.body#/jobs/0/token"},
-        job_id="$response.body#/jobs/0/job_id",
-    )
-    for word in ("start", "progress", "complete", "fail", "release", "cancelled")
 }
 ESCAPED = 4  # a payload within its bound may be so much longer on the wire, all escapes
 
@@ -211,104 +187,3 @@ async def retry(request: Request) -> Response:
     original = request.path_params["job_id"]
     job = await door.fleet.execute(Retry(original, new_job_id()))
     return answer(Retried(original, job.job_id, "a new job was submitted"), 201)
-
-
-# -- robots
-
-
-class ClaimBody(msgspec.Struct, frozen=True):
-    robot_id: Id
-    request_id: RequestId
-    limit: Annotated[int, Meta(ge=1, le=10)] = 1
-    wait_ms: Annotated[int, Meta(ge=0, le=30_000)] = 0
-
-
-class ReportBody(msgspec.Struct, frozen=True):
-    robot_id: Id
-    token: Token
-    result: Any = None
-    error: Annotated[str, Meta(max_length=10_000)] | None = None
-    retryable: bool = True
-
-
-class ProgressBody(msgspec.Struct, frozen=True):
-    robot_id: Id
-    token: Token
-    progress: Annotated[float, Meta(ge=0, le=100)]
-    current_node: Text | None = None
-    message: Text | None = None
-
-
-class Grants(msgspec.Struct, frozen=True):
-    jobs: list[GrantedJob]
-
-
-@jobs.post(
-    "/claim",
-    summary="Ask for work",
-    openapi_extra=operation(
-        {200: Grants}, role="robot", body=ClaimBody, refused=(404, 409, 503), links=GRANTED
-    ),
-)
-async def claim(request: Request) -> Response:
-    """Empty when nothing fits within `wait_ms`. The same `request_id` gets the same jobs again."""
-    door: Door = request.app.state.door
-    principal = await door.principal(request)
-    body = decode(await read_body(request), ClaimBody)
-    principal.act_as(body.robot_id)
-    granting = door.fleet.claim(body.robot_id, body.request_id, body.limit, body.wait_ms)
-    leaving = asyncio.ensure_future(request.receive())
-    assert door.closing is not None
-    any_of: set[asyncio.Future[Any]] = {granting, leaving, door.closing}
-    await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-    leaving.cancel()
-    if not granting.done():  # the robot hung up, or this server goes away
-        door.fleet.withdraw(body.robot_id, body.request_id, granting)
-        return answer(Grants([]))
-    return answer(Grants([granted_job(grant) for grant in granting.result().grants]))
-
-
-def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:
-    async def report(request: Request) -> Response:
-        door: Door = request.app.state.door
-        principal = await door.principal(request)
-        body = decode(await read_body(request, REPORT_BYTES), ReportBody)
-        principal.act_as(body.robot_id)
-        job_id = request.path_params["job_id"]
-        said = Report(event, job_id, body.robot_id, body.token, body.result, body.error, body.retryable)
-        return answer(await door.fleet.execute(said))
-
-    return report
-
-
-@jobs.put(
-    "/{job_id:job}/progress",
-    summary="Tell how far a job is",
-    openapi_extra=operation({200: Job}, role="robot", body=ProgressBody, refused=(404, 409, 503)),
-)
-async def progress(request: Request) -> Response:
-    door: Door = request.app.state.door
-    principal = await door.principal(request)
-    body = decode(await read_body(request), ProgressBody)
-    principal.act_as(body.robot_id)
-    job_id = request.path_params["job_id"]
-    said = Report(JobEvent.PROGRESS, job_id, body.robot_id, body.token, progress=body.progress)
-    return answer(await door.fleet.execute(said))
-
-
-REPORTS = {
-    JobEvent.START: ("start", "Start a granted job"),
-    JobEvent.COMPLETE: ("complete", "End a running job with its result"),
-    JobEvent.FAIL: ("fail", "End a job without success"),
-    JobEvent.RELEASE: ("release", "Give a job back undone"),
-    JobEvent.CANCELLED: ("cancelled", "Tell that a job was stopped as its cancellation asked"),
-}
-for event, (word, summary) in REPORTS.items():
-    jobs.add_api_route(
-        f"/{{job_id:job}}/{word}",
-        _reporter(event),
-        methods=["POST"],
-        name=word,
-        summary=summary,
-        openapi_extra=operation({200: Job}, role="robot", body=ReportBody, refused=(404, 409, 503)),
-    )
