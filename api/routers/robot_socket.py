@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket
 
 from api.door import Door
 from api.problems import BadRequest
-from api.routers.robots import RESERVED_IDS
+from api.routers.robots import checked_id
 from api.routers.websockets import admit
 from api.strict_json import check
 from api.websocket_protocol import FleetSocket, text_frame
@@ -32,7 +32,6 @@ from fleet.messages import (
     Fail,
     Heartbeat,
     HeartbeatAnswer,
-    Id,
     Obeyed,
     OpenSession,
     Progress,
@@ -49,9 +48,6 @@ from fleet.messages import (
     granted_job,
 )
 
-ID_RULE = "robot_id must have 1-64 of A-Za-z0-9_.:- and no leading dot, and not be " + " or ".join(
-    RESERVED_IDS
-)
 MAX_UNANSWERED = 64
 MAX_UNSENT_BYTES = 1024 * 1024
 _encode = msgspec.json.Encoder().encode
@@ -276,21 +272,11 @@ async def robot_socket(websocket: WebSocket, door: Door, robot_id: str) -> None:
         return
     socket, principal = admitted
     try:
-        principal.act_as(_checked(robot_id))
+        principal.act_as(checked_id(robot_id))
     except (PeerFault, Forbidden) as error:
         socket.close_with(1008, error.detail)
     else:
         await _serve(door, socket, RobotSession(door, socket, robot_id))
-
-
-def _checked(robot_id: str) -> str:
-    """Raises PeerFault for an id under which no route would find the robot again."""
-    try:
-        if robot_id not in RESERVED_IDS:
-            return msgspec.convert(robot_id, Id)
-    except msgspec.ValidationError:
-        pass
-    raise PeerFault(ID_RULE)
 
 
 async def _serve(door: Door, socket: FleetSocket, session: RobotSession) -> None:

@@ -17,7 +17,7 @@ from api.openapi import id_except, link, operation, router
 from api.problems import BadRequest
 from api.queries import PageSize, given, read_query
 from api.strict_json import split
-from fleet.errors import Conflict, NotFound
+from fleet.errors import Conflict, NotFound, PeerFault
 from fleet.messages import (
     Beat,
     Cpu,
@@ -40,6 +40,7 @@ from fleet.robot import Robot, RobotStatus
 from fleet.wall_time import WallTime, rfc3339
 
 RESERVED_IDS = ("register", "heartbeats")  # routes beside `/robots/{robot_id}`
+ID_RULE = "robot_id must have 1-64 of A-Za-z0-9_.:- and no leading dot, and not be register or heartbeats"
 id_except("robot", *RESERVED_IDS)
 robots = router("robots", "/robots")
 ROBOT_ID = "$response.body#/robot_id"
@@ -48,6 +49,16 @@ REGISTERED = {
     for word in ("get", "update", "set_status", "heartbeat", "delete")
 }
 REGISTERED["claim"] = link("jobs_claim", {"robot_id": ROBOT_ID})
+
+
+def checked_id(robot_id: str) -> str:
+    """Raises PeerFault for an id under which no route would find the robot again."""
+    try:
+        if robot_id not in RESERVED_IDS:
+            return msgspec.convert(robot_id, Id)
+    except msgspec.ValidationError:
+        pass
+    raise PeerFault(ID_RULE)
 
 
 class RobotsQuery(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from conftest import World, end_of, hear, until
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from api.routers.robot_socket import ID_RULE
+from api.routers.robots import ID_RULE
 from fleet.messages import OpenSession
 
 
