@@ -8,20 +8,14 @@ from collections import Counter
 from starlette.requests import HTTPConnection
 
 from api.auth import ROLES, Principal
+from api.problems import TooMany
 from api.rates import Rates, network_of
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import FleetSocket
-from fleet.errors import FleetError
 
 MAX_ADDRESSES = 100_000
 SPARE_DESCRIPTORS = 256
 RETRY_S = 5.0
-
-
-class TooMany(FleetError):
-    """Refused for now; `retry_after_s` says until when."""
-
-    default_code = "too_many"
 
 
 class Admission:

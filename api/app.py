@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
+import msgspec
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -13,12 +15,15 @@ from starlette.types import Receive, Scope, Send
 
 from api.door import Door
 from api.envelope import Envelope, LastResort
+from api.openapi import describe
 from api.ports import Fleet
 from api.problems import on_disconnect, on_fleet_error, on_http_error
-from api.routers import jobs, keys, metrics, robots
+from api.routers import jobs, keys, metrics, reports, robots
 from api.settings import Settings
 from api.sockets import serve_socket
 from fleet.errors import FleetError
+
+ROUTERS = (jobs.jobs, reports.reports, robots.robots, keys.keys, metrics.metrics, metrics.health)
 
 
 class DoorApp(FastAPI):
@@ -40,15 +45,22 @@ def make_app(fleet: Fleet, settings: Settings, version: str = "") -> FastAPI:
         await door.stop()
 
     app = DoorApp(
-        title="fleetcast", version=version, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+        title="fleetcast",
+        version=version,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a Location would repeat the `?token=` of the request
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
     )
     app.state.door = door
     app.add_exception_handler(FleetError, on_fleet_error)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, on_disconnect)
     _wrap(app, settings)
-    for router in (jobs, robots, keys, metrics):
-        app.router.routes.extend(router.routes)
+    for router in ROUTERS:
+        app.router.routes += router.routes
+    app.state.description = cache(lambda: msgspec.json.encode(describe(app)))
     return app
 
 

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import strict_json
-from api.problems import BadRequest
+from api.json_numbers import decode_json
+from api.problems import BadRequest, ItemError
 
 WHOLE = "fleetcast.body_whole"  # in the scope of a request whose body has come to its end: no timer for it
 LIST_BYTES = 8 * 1024 * 1024  # a list of jobs
@@ -73,7 +74,7 @@ def decode(body: bytes, model: type[Model]) -> Model:
     """Raises BadRequest: 400 if it is not JSON, 422 if it does not fit or may be read in two ways."""
     try:
         strict_json.bound(body)
-        decoded = msgspec.json.decode(body, type=model)
+        decoded = decode_json(body, model)
         strict_json.check(body)
         return decoded
     except msgspec.ValidationError as error:
@@ -85,7 +86,7 @@ def decode(body: bytes, model: type[Model]) -> Model:
 async def decode_items(items: list[bytes], model: type[Model]) -> list[Model]:
     """Raises BadRequest 422 whose `errors` name each bad item."""
     found: list[Model] = []
-    errors: list[dict[str, Any]] = []
+    errors: list[ItemError] = []
     index = 0
     async for item in in_turns(items):
         try:
@@ -98,9 +99,9 @@ async def decode_items(items: list[bytes], model: type[Model]) -> list[Model]:
     return found
 
 
-def named(index: int, error: BadRequest) -> dict[str, Any]:
+def named(index: int, error: BadRequest) -> ItemError:
     """An item of a problem's `errors`."""
-    return {"index": index, "code": error.code, "detail": error.detail}
+    return ItemError(index, error.code, error.detail)
 
 
 async def in_turns(items: list[bytes]) -> AsyncIterator[bytes]:
@@ -116,12 +117,3 @@ async def in_turns(items: list[bytes]) -> AsyncIterator[bytes]:
 
 def answer(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def whole_number(text: str | None, name: str, default: int, low: int, high: int) -> int:
-    """A query parameter. Raises BadRequest 422 that names it."""
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19 and low <= int(text) <= high):
-        raise BadRequest(422, f"{name} must be a whole number from {low} to {high}", "bad_parameter")
-    return int(text)

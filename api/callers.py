@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from starlette.requests import HTTPConnection
 
-from api.admission import TooMany
 from api.auth import ROLES, Principal
+from api.problems import TooMany
 from api.rates import Rates, network_of
 from api.settings import Settings, is_loopback
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
@@ -24,6 +24,8 @@ from api.websocket_protocol import EXTENSION, FleetSocket
 
 if TYPE_CHECKING:
     from api.routers.robot_socket import RobotSession
+
+State = Literal["ready", "draining", "no_token_keys"]
 
 
 class Door:
@@ -57,7 +59,7 @@ class Door:
         self.serving = True
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """Without the issuer's keys the door serves robots with API keys only, and is not ready."""
         if not self.serving:
             return "draining"

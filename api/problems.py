@@ -6,23 +6,52 @@ import math
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.admission import TooMany
 from api.auth import Unauthenticated
 from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
 
 REQUEST_ID = "fleetcast.request_id"  # in the scope of a request
 
 
+class ItemError(msgspec.Struct, frozen=True):
+    """What is wrong with one item of a list."""
+
+    index: int
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as RFC 9457 has it. `code` is for programs, `detail` for people; `errors` names each bad
+    item of a list."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str | UnsetType = UNSET
+    errors: list[ItemError] | UnsetType = UNSET
+
+
 class BadRequest(FleetError):
     """A request that does not even parse; `status` is its HTTP status."""
 
-    def __init__(self, status: int, detail: str, code: str = "bad_request", errors: Any = None) -> None:
+    def __init__(
+        self, status: int, detail: str, code: str = "bad_request", errors: list[ItemError] | None = None
+    ) -> None:
         super().__init__(detail, code)
         self.status = status
         self.errors = errors
+
+
+class TooMany(FleetError):
+    """A caller asks too often or holds too much; `retry_after_s` says for how long."""
+
+    default_code = "too_many"
 
 
 STATUS: dict[type[FleetError], int] = {
@@ -43,20 +72,16 @@ def status_of(error: FleetError) -> int:
 
 
 def problem(error: FleetError, request_id: str = "") -> Response:
-    """`{"type", "title", "status", "detail", "code", "request_id"}`, with `errors` where each bad item is
-    named."""
     status = status_of(error)
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": type(error).__name__,
-        "status": status,
-        "detail": error.detail,
-        "code": error.code,
-    }
-    if request_id:
-        body["request_id"] = request_id
-    if isinstance(error, BadRequest) and error.errors:
-        body["errors"] = error.errors
+    errors = error.errors if isinstance(error, BadRequest) else None
+    body = Problem(
+        title=type(error).__name__,
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id or UNSET,
+        errors=errors or UNSET,
+    )
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status in (429, 503):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1)))

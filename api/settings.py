@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     max_sockets_per_principal: int = Field(100, alias="FLEETCAST_MAX_SOCKETS_PER_PRINCIPAL", ge=1)
     max_sockets_per_address: int = Field(2_000, alias="FLEETCAST_MAX_SOCKETS_PER_ADDRESS", ge=1)
     max_handshakes_per_s: float = Field(200.0, alias="FLEETCAST_MAX_HANDSHAKES_PER_S", gt=0)
-    trusted_proxies: list[str] = Field([], alias="FLEETCAST_TRUSTED_PROXIES")
+    trusted_proxies: Annotated[list[str], NoDecode, FromJson] = Field([], alias="FLEETCAST_TRUSTED_PROXIES")
     limit_loopback: bool = Field(False, alias="FLEETCAST_LIMIT_LOOPBACK")
     headers_timeout_s: float = Field(10.0, alias="FLEETCAST_HEADERS_TIMEOUT_S", gt=0)
     body_timeout_s: float = Field(30.0, alias="FLEETCAST_BODY_TIMEOUT_S", gt=0)

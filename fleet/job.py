@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from fleet.errors import Conflict
+from fleet.wall_time import WallTime
 
 
 class JobStatus(StrEnum):
@@ -53,15 +54,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 10
     environment: str | None = None
     required_capabilities: list[str] = []
-    not_before: str | None = None
+    not_before: WallTime | None = None
     attempt: int = 0
     max_attempts: int = 3
     timeout_s: float | None = None
     pending_timeout_s: float | None = None
-    created_at: str = ""
-    claimed_at: str | None = None
-    started_at: str | None = None
-    finished_at: str | None = None
+    created_at: WallTime = ""
+    claimed_at: WallTime | None = None
+    started_at: WallTime | None = None
+    finished_at: WallTime | None = None
     robot_id: str | None = None
     progress: float | None = None
     result: Any = None

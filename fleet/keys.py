@@ -11,7 +11,7 @@ import msgspec
 
 from fleet.errors import Busy, Conflict, NotFound
 from fleet.limits import Limits
-from fleet.wall_time import rfc3339
+from fleet.wall_time import WallTime, rfc3339
 
 PREFIX = "crpa_"
 RANDOM_BYTES = 32
@@ -56,9 +56,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     robot_id: str
     name: str
-    created_at: str
-    expires_at: str | None = None
-    revoked_at: str | None = None
+    created_at: WallTime
+    expires_at: WallTime | None = None
+    revoked_at: WallTime | None = None
     replaced_by: str | None = None
 
 

@@ -11,9 +11,11 @@ import msgspec
 from msgspec import Meta
 
 from fleet.job import Job, JobEvent, JobStatus
+from fleet.wall_time import WallTime
 
-Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:-]+$")]
-Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+# In a Python pattern `$` would let a final newline in. No id begins with a dot: in a path `..` is a step.
+Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_:-][A-Za-z0-9_.:-]*\Z")]
+Label = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]
 Text = Annotated[str, Meta(max_length=1_000)]
 Cpu = Annotated[float, Meta(ge=0, le=100_000)]
 Memory = Annotated[float, Meta(ge=0, le=1e9)]
@@ -32,22 +34,27 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     priority: Annotated[int, Meta(ge=0, le=20)] = 10
     environment: Label | None = None
     required_capabilities: Capabilities = []
-    not_before: str | None = None
+    not_before: WallTime | None = None
     max_attempts: Annotated[int, Meta(ge=1, le=1_000)] = 3
     timeout_s: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
     pending_timeout_s: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
 
 
-class RobotSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A robot as it registers."""
+class RobotTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a robot says of itself."""
 
-    robot_id: Id
     name: Annotated[str, Meta(max_length=255)] = ""
     hostname: Annotated[str, Meta(max_length=255)] = ""
     environment: Label = "development"
     capabilities: Capabilities = []
     tags: Capabilities = []
     max_concurrent_jobs: Annotated[int, Meta(ge=1, le=100)] = 1
+
+
+class RobotSpec(RobotTraits, frozen=True, kw_only=True):
+    """A robot as it registers."""
+
+    robot_id: Id
 
 
 class JobToken(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from fleet.wall_time import WallTime
+
 
 class RobotStatus(StrEnum):
     IDLE = "idle"
@@ -30,9 +32,9 @@ class Robot(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrent_jobs: int
     status: RobotStatus
     current_job_ids: list[str]
-    last_seen: str
-    last_heartbeat: str | None
-    created_at: str
+    last_seen: WallTime
+    last_heartbeat: WallTime | None
+    created_at: WallTime
     draining: bool
     metrics: RobotMetrics
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated
+
+from msgspec import Meta
 
 from fleet.errors import PeerFault
 
+WallTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 NS_PER_DAY = 86_400 * 1_000_000_000
 
 
@@ -19,7 +23,7 @@ def rfc3339(wall_ns: int) -> str:
 def wall_ns_of(text: str) -> int:
     """The inverse, for times that a client names. Raises PeerFault unless `text` has an offset."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339 admits a small t and z
     except ValueError as error:
         raise PeerFault(f"not an RFC 3339 time: {text[:40]!r}", "bad_time") from error
     if moment.tzinfo is None:

@@ -6,19 +6,22 @@ import secrets
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from api.bodies import answer, decode, read_body, whole_number
+from api.bodies import answer, decode, read_body
 from api.door import Door
-from fleet.keys import RANDOM_BYTES, KeyRecord, Rotated, digest_of, key_secret
+from api.openapi import link, operation, router
+from api.queries import Cursor, PageSize, cursor_of, given, place_of, read_query
+from fleet.keys import RANDOM_BYTES, ApiKey, KeyRecord, Rotated, digest_of, key_secret
 from fleet.messages import Id, IssueKey, RevokeKey, RotateKey
 
 TEN_YEARS_S = 315_360_000
 A_WEEK_S = 604_800
 TimeToLive = Annotated[float, Meta(gt=0, le=TEN_YEARS_S)]
+keys = router("keys", "/robot-api-keys")
+ISSUED = {word: link(f"keys_{word}", key_id="$response.body#/key_id") for word in ("rotate", "revoke")}
 
 
 class IssueBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +40,23 @@ class RotateBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: TimeToLive | None = None
 
 
+class IssuedKey(ApiKey, frozen=True, kw_only=True):
+    """With its secret, this once."""
+
+    api_key: str
+
+
+@keys.post(
+    "",
+    summary="Issue a robot's API key",
+    openapi_extra=operation(
+        {201: IssuedKey},
+        role="admin",
+        body=IssueBody,
+        refused=(503,),
+        links=ISSUED,
+    ),
+)
 async def issue(request: Request) -> Response:
     """201 with the key and, this once, its secret in `api_key`."""
     door: Door = request.app.state.door
@@ -55,9 +75,21 @@ def _new_key() -> tuple[str, str]:
 
 
 def _shown_once(record: KeyRecord, secret: str) -> Response:
-    return answer(msgspec.structs.asdict(record.key) | {"api_key": secret}, 201)
+    return answer(IssuedKey(**msgspec.structs.asdict(record.key), api_key=secret), 201)
 
 
+@keys.post(
+    "/{key_id}/rotate",
+    summary="Put a new key in the place of one",
+    openapi_extra=operation(
+        {201: IssuedKey},
+        role="admin",
+        body=RotateBody,
+        body_required=False,
+        refused=(404, 409, 503),
+        links=ISSUED,
+    ),
+)
 async def rotate(request: Request) -> Response:
     """201 with the new key and, this once, its secret; the old key ends now, or after `grace_s`. The body
     may be left out."""
@@ -76,28 +108,38 @@ def _has_body(request: Request) -> bool:
     return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
+class KeysQuery(msgspec.Struct, frozen=True):
+    robot_id: str | UnsetType = UNSET
+    limit: PageSize = 100
+    cursor: Cursor | UnsetType = UNSET
+
+
+class KeyPage(msgspec.Struct, frozen=True):
+    keys: list[ApiKey]
+    next_cursor: str | None
+
+
+@keys.get(
+    "",
+    summary="Look through the keys",
+    openapi_extra=operation({200: KeyPage}, role="admin", query=KeysQuery, refused=(400, 503)),
+)
 async def page(request: Request) -> Response:
-    """`{"keys", "next_cursor"}`, newest first, dead ones too, without secrets: `robot_id`, `limit` 1-500,
-    `cursor`."""
+    """Newest first, dead ones too, without secrets."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("admin")
-    query = request.query_params
-    limit = whole_number(query.get("limit"), "limit", 100, 1, 500)
-    before = whole_number(query.get("cursor"), "cursor", 0, 1, 10**18)
-    keys, following = await door.fleet.key_page(query.get("robot_id"), before, limit)
-    return answer({"keys": keys, "next_cursor": str(following) if following else None})
+    query = read_query(request, KeysQuery)
+    found, following = await door.fleet.key_page(given(query.robot_id), place_of(query.cursor), query.limit)
+    return answer(KeyPage(found, cursor_of(following)))
 
 
+@keys.post(
+    "/{key_id}/revoke",
+    summary="Revoke a key",
+    openapi_extra=operation({200: ApiKey}, role="admin", refused=(404, 503)),
+)
 async def revoke(request: Request) -> Response:
     """The key; its live sockets are closed 4001 within a second."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("admin")
     return answer(await door.fleet.administer(RevokeKey(request.path_params["key_id"])))
-
-
-routes = [
-    Route("/api/v1/robot-api-keys", issue, methods=["POST"]),
-    Route("/api/v1/robot-api-keys", page, methods=["GET"]),
-    Route("/api/v1/robot-api-keys/{key_id}/rotate", rotate, methods=["POST"]),
-    Route("/api/v1/robot-api-keys/{key_id}/revoke", revoke, methods=["POST"]),
-]

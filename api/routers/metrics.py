@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from api.bodies import answer
-from api.door import Door
+from api.door import Door, State
+from api.openapi import operation, router
 from fleet.events import METRICS
 
+metrics = router("metrics", "/metrics")
+health = router("health")
 
+
+class FleetCounts(msgspec.Struct, frozen=True):
+    total_robots: int
+    active_robots: int
+    idle_robots: int
+    busy_robots: int
+    offline_robots: int
+    active_jobs: int
+    queue_depth: int
+
+
+@metrics.get(
+    "/fleet", summary="The fleet in numbers", openapi_extra=operation({200: FleetCounts}, refused=(503,))
+)
 async def fleet(request: Request) -> Response:
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
-    metrics = await door.fleet.metrics()
-    robots = metrics.robots
+    now = await door.fleet.metrics()
     return answer(
-        {
-            "total_robots": robots.total,
-            "active_robots": robots.active,
-            "idle_robots": robots.idle,
-            "busy_robots": robots.busy,
-            "offline_robots": robots.offline,
-            "active_jobs": metrics.jobs.running,
-            "queue_depth": metrics.queue.depth,
-        }
+        FleetCounts(
+            total_robots=now.robots.total,
+            active_robots=now.robots.active,
+            idle_robots=now.robots.idle,
+            busy_robots=now.robots.busy,
+            offline_robots=now.robots.offline,
+            active_jobs=now.jobs.running,
+            queue_depth=now.queue.depth,
+        )
     )
 
 
+class Connections(msgspec.Struct, frozen=True):
+    connections: dict[str, int]
+    environments: dict[str, int]
+    sent_events: int
+    sent_bytes: int
+    lag_bytes: int
+    slow_disconnects: int
+    ignored_messages: int
+
+
+@metrics.get(
+    "/connections", summary="The sockets of this server process", openapi_extra=operation({200: Connections})
+)
 async def connections(request: Request) -> Response:
     """Of this process: open sockets per endpoint, metrics watchers per `environment`, events and bytes sent
     to watchers, by how many bytes the slowest is behind, watchers that were dropped for being slow, and
@@ -39,30 +70,42 @@ async def connections(request: Request) -> Response:
     sockets = {name: len(feed) for name, feed in feeds.items()}
     sockets |= {METRICS: len(door.wheel), "robots": len(door.sessions)}
     return answer(
-        {
-            "connections": sockets,
-            "environments": door.wheel.environments(),
-            "sent_events": sum(feed.sent_events for feed in feeds.values()),
-            "sent_bytes": sum(feed.sent_bytes for feed in feeds.values()),
-            "lag_bytes": max(feed.lag_bytes() for feed in feeds.values()),
-            "slow_disconnects": sum(feed.slow_disconnects for feed in feeds.values()),
-            "ignored_messages": sum(feed.ignored_messages for feed in feeds.values()),
-        }
+        Connections(
+            sockets,
+            door.wheel.environments(),
+            sent_events=sum(feed.sent_events for feed in feeds.values()),
+            sent_bytes=sum(feed.sent_bytes for feed in feeds.values()),
+            lag_bytes=max(feed.lag_bytes() for feed in feeds.values()),
+            slow_disconnects=sum(feed.slow_disconnects for feed in feeds.values()),
+            ignored_messages=sum(feed.ignored_messages for feed in feeds.values()),
+        )
     )
 
 
+class Health(msgspec.Struct, frozen=True):
+    status: Literal["live"] | State
+
+
+@health.get(
+    "/health/live", summary="Whether this process answers", openapi_extra=operation({200: Health}, role=None)
+)
 async def live(request: Request) -> Response:
-    return answer({"status": "live"})
+    return answer(Health("live"))
 
 
+@health.get(
+    "/health/ready",
+    summary="Whether this process takes traffic",
+    openapi_extra=operation({200: Health, 503: Health}, role=None),
+)
 async def ready(request: Request) -> Response:
+    """503 while the server drains, or has no keys to check tokens with."""
     door: Door = request.app.state.door
-    return answer({"status": door.state}, 200 if door.state == "ready" else 503)
+    return answer(Health(door.state), 200 if door.state == "ready" else 503)
 
 
-routes = [
-    Route("/api/v1/metrics/fleet", fleet),
-    Route("/api/v1/metrics/connections", connections),
-    Route("/api/v1/health/live", live),
-    Route("/api/v1/health/ready", ready),
-]
+@health.get(
+    "/openapi.json", summary="This description", openapi_extra=operation({200: dict[str, Any]}, role=None)
+)
+async def description(request: Request) -> Response:
+    return Response(request.app.state.description(), media_type="application/json")

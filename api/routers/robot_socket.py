@@ -13,10 +13,11 @@ from starlette.websockets import WebSocket
 
 from api.door import Door
 from api.problems import BadRequest
+from api.routers.robots import checked_id
 from api.routers.websockets import admit
 from api.strict_json import check
 from api.websocket_protocol import FleetSocket, text_frame
-from fleet.errors import FleetError, Forbidden, Misuse
+from fleet.errors import FleetError, Forbidden, Misuse, PeerFault
 from fleet.job import JobEvent
 from fleet.messages import (
     Ack,
@@ -31,7 +32,6 @@ from fleet.messages import (
     Fail,
     Heartbeat,
     HeartbeatAnswer,
-    Id,
     Obeyed,
     OpenSession,
     Progress,
@@ -272,10 +272,8 @@ async def robot_socket(websocket: WebSocket, door: Door, robot_id: str) -> None:
         return
     socket, principal = admitted
     try:
-        principal.act_as(msgspec.convert(robot_id, Id))
-    except msgspec.ValidationError:
-        socket.close_with(1008, "robot_id must match [A-Za-z0-9_.:-]{1,64}")
-    except Forbidden as error:
+        principal.act_as(checked_id(robot_id))
+    except (PeerFault, Forbidden) as error:
         socket.close_with(1008, error.detail)
     else:
         await _serve(door, socket, RobotSession(door, socket, robot_id))

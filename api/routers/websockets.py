@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from starlette.websockets import WebSocket
 
-from api.admission import TooMany
 from api.auth import Principal, Unauthenticated
 from api.broadcasts import (
     broadcast_job_update,
@@ -23,6 +22,7 @@ from api.door import Door
 from api.envelope import request_id_of, sealed
 from api.hub import FeedHub
 from api.limits import may_come_from
+from api.problems import TooMany
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import Unavailable
 from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode

@@ -135,8 +135,11 @@ async def test_pages_of_keys_cover_all_without_repeating(world: World) -> None:
                 break
             query["cursor"] = page["next_cursor"]
             await issued(world)  # newer ones do not shift what is older
-        for bad in ("limit=0", "limit=501", "limit=x", "cursor=-1", "cursor=abc"):
+        for bad in ("limit=0", "limit=501", "limit=x"):
             assert (await http.get(f"/robot-api-keys?{bad}")).status_code == 422
+        for foreign in ("", "0", "-1", "abc", "1.5", "9" * 19):
+            refused = await http.get("/robot-api-keys", params={"cursor": foreign})
+            assert (refused.status_code, refused.json()["code"]) == (400, "bad_cursor"), foreign
     assert seen == ids[::-1]
 
 

@@ -613,7 +613,17 @@ async def test_every_answer_keeps_browsers_careful_and_does_not_name_the_server(
         assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
         assert "server" not in answer.headers
         assert "access-control-allow-origin" not in answer.headers
-    assert answers[2].headers["allow"] in ("GET, HEAD", "HEAD, GET", "POST")
+    assert answers[2].headers["allow"] == "GET, HEAD, POST"
+
+
+@pytest.mark.parametrize("path", ["/jobs/", "/robots/r-1/", "/health/live/"])
+async def test_a_path_with_a_final_slash_is_not_redirected_to_a_location_with_the_token(
+    world: World, path: str
+) -> None:
+    async with world.http() as http:
+        answer = await http.get(path, params={"token": world.token()})
+    refused(answer, 404, "http")
+    assert "location" not in answer.headers
 
 
 async def test_what_is_no_http_is_answered_as_a_problem_too(world: World) -> None:

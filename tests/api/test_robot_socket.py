@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
 import pytest
 from conftest import World, end_of, hear, until
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
+from api.routers.robots import ID_RULE
 from fleet.messages import OpenSession
 
 
@@ -50,6 +53,18 @@ async def test_a_robot_is_welcomed_with_its_interval_and_its_pings_are_answered(
         assert await hear(socket) == {"type": "welcome", "heartbeat_ms": 400}
         await socket.send("ping")
         assert await socket.recv() == "pong"
+
+
+@pytest.mark.parametrize(
+    "robot_id", ["register", "heartbeats", ".r", "%2E%2E", "a%2Fb", "r%0A", "x" * 65, ""]
+)
+async def test_an_id_that_http_could_not_name_is_refused_with_the_rule(world: World, robot_id: str) -> None:
+    async with world.open(f"robot/{robot_id}") as socket:
+        with contextlib.suppress(ConnectionClosed):
+            await socket.send(json.dumps({"type": "register"}))
+        assert await end_of(socket) == (1008, ID_RULE)
+    async with world.http() as http:
+        assert (await http.get("/robots")).json()["total"] == 0
 
 
 async def test_a_robot_does_a_job_and_tells_its_progress(world: World) -> None:

@@ -12,6 +12,7 @@ from yaml import safe_load
 
 from actors.local import LocalFleet
 from api.app import make_app
+from api.routers import websockets
 from api.settings import Settings, load
 from fleet.limits import Limits
 from fleet.messages import FromRobot, ToRobot
@@ -40,11 +41,16 @@ async def test_every_route_is_told() -> None:
     fleet = LocalFleet(Limits())
     app = make_app(fleet, load(jwt_dev_mode=True))
     for route in app.routes:
-        path = route.path.removeprefix("/api/v1").removeprefix("/ws/")  # type: ignore[attr-defined]
+        path = route.path_format.removeprefix("/api/v1")  # type: ignore[attr-defined]
         told = re.sub(r"\{\w+_id\}", "{id}", path)
         last = "/" + told.rsplit("/", 1)[-1]
         assert path in API or told in API or f"`{last}`" in API, path
     await fleet.close()
+
+
+def test_every_stream_is_told() -> None:
+    for path in websockets.routes:
+        assert f"`{path.removeprefix('/api/v1/ws/')}`" in API
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/glossary.md", "docs/state-machines.md"])
