@@ -75,6 +75,12 @@ async def test_the_page_tells_every_operation_and_no_other(world: World) -> None
     assert told(API) == {(method, re.sub(r"\{\w+\}", "{id}", path)) for method, path in described}
 
 
+async def test_only_the_body_of_a_rotation_may_be_left_out(world: World) -> None:
+    bodies = {(m, path): one.get("requestBody") for m, path, one in operations(await description(world))}
+    optional = [route for route, body in bodies.items() if body and not body["required"]]
+    assert optional == [("POST", "/api/v1/robot-api-keys/{key_id}/rotate")]
+
+
 def told(page: str) -> set[tuple[str, str]]:
     """Of the table of routes: `GET`, `PUT /a/b`, `/c` are GET and PUT /a/b, and PUT /a/c."""
     found, methods, pending, path = set(), [""], [], ""
