@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import resource
 from collections import Counter
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 
 from starlette.requests import HTTPConnection
 
 from api.auth import ROLES, Principal
+from api.connection_table import spare_descriptors
 from api.problems import TooMany
 from api.rates import Rates, network_of
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import FleetSocket
 
 MAX_ADDRESSES = 100_000
-SPARE_DESCRIPTORS = 256
 RETRY_S = 5.0
 
 
@@ -23,7 +24,7 @@ class Admission:
     of rates forgets the address that was silent longest; the rest is as large as the open sockets."""
 
     def __init__(self, settings: Settings) -> None:
-        self._most = min(settings.max_sockets, descriptors() - SPARE_DESCRIPTORS)
+        self._most = min(settings.max_sockets, spare_descriptors())
         self._most_per_principal = settings.max_sockets_per_principal
         self._most_per_address = settings.max_sockets_per_address
         self._limit_loopback = settings.limit_loopback
@@ -86,8 +87,23 @@ def _less(counts: Counter[str], name: str) -> None:
         del counts[name]
 
 
-def descriptors() -> int:
-    """How many files this process may open: all that the system allows it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+def unbounded_peers(settings: Settings) -> Callable[[str], bool]:
+    """Whose connections are not for one client: a proxy's, which stands for many, and this machine's own
+    unless the settings bound it."""
+    proxies = settings.trusted_proxies
+    networks = [ip_network(proxy, strict=False) for proxy in proxies if is_network(proxy)]
+
+    def unbounded(peer: str) -> bool:
+        if "*" in proxies or peer in proxies or (is_loopback(peer) and not settings.limit_loopback):
+            return True
+        return any(ip_address(peer) in network for network in networks)
+
+    return unbounded
+
+
+def is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
-from api.admission import Admission
+from api.admission import Admission, unbounded_peers
 from api.auth import MISSING, Authenticator, Principal, Unauthenticated
 from api.callers import Callers
+from api.connection_table import ConnectionTable, spare_descriptors
 from api.credentials import LiveCredentials
 from api.hub import Hub
 from api.jwks import KeySet
@@ -21,6 +22,7 @@ from api.metrics_wheel import MetricsWheel
 from api.ports import Fleet
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import EXTENSION, FleetSocket
+from fleet.errors import Unavailable
 
 if TYPE_CHECKING:
     from api.routers.robot_socket import RobotSession
@@ -28,10 +30,17 @@ if TYPE_CHECKING:
 State = Literal["ready", "draining", "no_token_keys"]
 
 
+class GoingAway(Unavailable):
+    """This door is being closed."""
+
+
 class Door:
     def __init__(self, fleet: Fleet, settings: Settings) -> None:
         self.fleet = fleet
         self.settings = settings
+        self.connections = ConnectionTable(
+            spare_descriptors(), settings.max_sockets_per_address, unbounded_peers(settings)
+        )
         self.admission = Admission(settings)
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.credentials = LiveCredentials()
@@ -103,16 +112,22 @@ class Door:
             raise Unauthenticated(MISSING)
         return self.auth.principal(token)
 
-    def let_in(self, websocket: WebSocket, principal: Principal, address: str) -> FleetSocket:
+    def knock(self, websocket: WebSocket) -> None:
+        """Raises TooMany, or GoingAway: who was just told 1001 must not come back here."""
+        if not self.serving:
+            raise GoingAway("this server goes away: connect to another", "draining")
+        self.admission.knock(self.admission.address_of(websocket), time.monotonic())
+
+    def let_in(self, websocket: WebSocket, principal: Principal) -> FleetSocket:
         """Counted, pinged, and closed when what it was opened with ends. Raises TooMany. No await since the
         look at its credential: a revocation finds the socket."""
         socket: FleetSocket = websocket.scope["extensions"][EXTENSION]
-        self.admission.enter(socket, principal, address)
+        self.admission.enter(socket, principal, self.admission.address_of(websocket))
         self.credentials.watch(socket, principal)
         self.keepalive.add(socket)
         if socket.disconnected:  # while its token was looked at
             self._let_out(socket)
-        socket.on_end = self._let_out
+        socket.on_gone = self._let_out
         return socket
 
     def _let_out(self, socket: FleetSocket) -> None:

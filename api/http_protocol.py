@@ -8,6 +8,7 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api.bodies import WHOLE
+from api.connection_table import NO_TABLE, ConnectionTable
 from api.envelope import new_request_id, sealed
 from api.problems import BadRequest
 
@@ -21,12 +22,14 @@ class FleetHttp(HttpToolsProtocol):
     closed: closing at once would take the answer from a client that still sends, and reading on would let it
     send for ever. A client that takes no byte of its answer for `unread_s` is cut off."""
 
+    table: ConnectionTable = NO_TABLE
     headers_timeout_s = 10.0
     unread_s = 10.0
     linger_s = 2.0
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self._counted = False
         self._headers_due: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._body_due: asyncio.TimerHandle | None = None
@@ -37,7 +40,11 @@ class FleetHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._expect_headers()
+        self._counted = self.table.enter(self.client)
+        if self._counted:
+            self._expect_headers()
+        else:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         awaited = self._headers_due
@@ -49,10 +56,21 @@ class FleetHttp(HttpToolsProtocol):
                 self._refuse(BadRequest(431, detail, "headers_too_large"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._headers_came()
-        self._body_came()
-        self._was_read()
+        if self._counted:
+            self.table.leave(self.client)
+        self._end_waiting()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        """Only onto a connection on which nothing of an earlier request is left: its answer would come in the
+        middle of the frames, and its timers would end the socket."""
+        answered = self.cycle is None or self.cycle.response_complete
+        if not answered or self.pipeline or self.transport.get_write_buffer_size():
+            self.transport.abort()
+            return
+        self._end_waiting()
+        self._unset_keepalive_if_required()
+        super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -125,6 +143,11 @@ class FleetHttp(HttpToolsProtocol):
             self._read_due.cancel()
             self._read_due = None
 
+    def _end_waiting(self) -> None:
+        self._headers_came()
+        self._body_came()
+        self._was_read()
+
     def _expect_headers(self) -> None:
         if self._headers_due is None:
             self._headers_due = self.loop.call_later(self.headers_timeout_s, self.transport.abort)
@@ -141,6 +164,6 @@ class FleetHttp(HttpToolsProtocol):
             self._body_due = None
 
 
-def http_protocol(headers_timeout_s: float) -> type[FleetHttp]:
+def http_protocol(headers_timeout_s: float, table: ConnectionTable) -> type[FleetHttp]:
     """uvicorn takes a class and makes its instances itself."""
-    return type("FleetHttp", (FleetHttp,), {"headers_timeout_s": headers_timeout_s})
+    return type("FleetHttp", (FleetHttp,), {"headers_timeout_s": headers_timeout_s, "table": table})

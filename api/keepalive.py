@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
-from itertools import count
 
 from api.background import Background
 from api.websocket_protocol import FleetSocket
 
 SLOTS = 20
-
-
-def ping_frame(number: int) -> bytes:
-    return b"\x89\x04" + number.to_bytes(4, "big")
 
 
 class Keepalive:
@@ -26,7 +22,6 @@ class Keepalive:
         self._slots: list[set[FleetSocket]] = [set() for _ in range(SLOTS)]
         self._slot_of: dict[FleetSocket, int] = {}
         self._last = 0
-        self._numbers = count()
         self._asked: deque[tuple[float, int, bytes]] = deque()  # deadline, slot, payload
         self._background = Background()
 
@@ -49,6 +44,8 @@ class Keepalive:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._tick_s)
+            for _ in range(2):  # after a stall: answers that have come are heard first
+                await asyncio.sleep(0)
             self.tick(loop.time())
 
     def tick(self, now: float) -> None:
@@ -56,14 +53,15 @@ class Keepalive:
         while self._asked and self._asked[0][0] <= now:
             _, slot, payload = self._asked.popleft()
             for socket in [s for s in self._slots[slot] if s.unanswered_ping == payload]:
-                socket.abort()
+                if socket.transport.is_reading():  # else it waits for us, and its answer with it
+                    socket.abort()
         self._last = (self._last + 1) % SLOTS
         if self._slots[self._last]:
             self._ping(self._last, now)
 
     def _ping(self, slot: int, now: float) -> None:
-        frame = ping_frame(next(self._numbers) % 2**32)
-        payload = frame[2:]
+        payload = secrets.token_bytes(4)  # not to be guessed by a peer that does not read
+        frame = b"\x89\x04" + payload
         for socket in self._slots[slot]:
             if socket.unanswered_ping is None:  # else its deadline runs already
                 socket.unanswered_ping = payload

@@ -15,7 +15,8 @@ class Verdict(Enum):
 
 class InboundRate:
     """More than `per_s` messages a second on average, kept up for `patience_s`, ends a socket; until then
-    what is beyond the rate is ignored. A run of excess ends when its average falls below the rate."""
+    what is beyond the rate is ignored. A run of excess ends when its average falls below the rate. Who has
+    sent at once what would be too much for all of that time need not be waited for."""
 
     __slots__ = ("_count", "_patience_s", "_per_s", "_since")
 
@@ -32,7 +33,7 @@ class InboundRate:
             self._since, self._count = now, 1
             return Verdict.HEAR
         self._count += 1
-        if age_s >= self._patience_s:
+        if age_s >= self._patience_s or self._count > self._per_s * (1 + self._patience_s):
             return Verdict.CLOSE
         return Verdict.HEAR if self._count <= self._per_s * (1 + age_s) else Verdict.IGNORE
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
@@ -14,8 +16,10 @@ from api.door import Door
 from api.http_protocol import http_protocol
 from api.ports import Fleet
 from api.settings import Settings
-from api.websocket_protocol import WATCH_MAX_BYTES, FleetSocket
+from api.websocket_protocol import WATCH_MAX_BYTES, FleetSocket, socket_protocol
 from fleet.errors import Unavailable
+
+log = logging.getLogger("fleetcast.server")
 
 DRAIN_BATCH = 500
 GRACE_S = 10
@@ -39,9 +43,30 @@ class Server(uvicorn.Server):
                 async with asyncio.timeout(1.0):
                     await self.told.wait()
 
+    async def shutdown(self, sockets: Any = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(0.005)
+        for task in self.server_state.tasks:
+            task.cancel()
+        await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _say_goodbye(socket: FleetSocket) -> None:
+    try:
+        socket.shutdown()
+    except Exception:
+        log.exception("a socket could not be closed in good order")
+        socket.abort()  # it must not keep the others from hearing
 
 
 class DoorServer:
@@ -54,8 +79,8 @@ class DoorServer:
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=http_protocol(settings.headers_timeout_s),
-                ws=FleetSocket,
+                http=http_protocol(settings.headers_timeout_s, self.door.connections),
+                ws=socket_protocol(self.door.connections),
                 ws_max_size=WATCH_MAX_BYTES,
                 ws_ping_interval=None,  # the door pings all sockets by one timer
                 ws_per_message_deflate=False,
@@ -93,7 +118,7 @@ class DoorServer:
         random.shuffle(sockets)
         for start in range(0, len(sockets), DRAIN_BATCH):
             for socket in sockets[start : start + DRAIN_BATCH]:
-                socket.shutdown()
+                _say_goodbye(socket)
             if start + DRAIN_BATCH < len(sockets):
                 await asyncio.sleep(random.uniform(0.05, 0.15))
 

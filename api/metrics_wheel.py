@@ -40,7 +40,6 @@ class MetricsWheel:
         self._heap: list[tuple[float, int, Watcher, float]] = []
         self._tie = itertools.count()
         self._live: dict[Watcher, str] = {}
-        self._labels: set[str] = set()
         self._background = Background()
         self._earlier = asyncio.Event()
 
@@ -54,9 +53,8 @@ class MetricsWheel:
     def add(self, socket: FleetSocket, interval_s: float, environment: str) -> None:
         """The first snapshot goes out at once. A client chooses the label, so only the first 32 are kept."""
         watcher = Subscriber(socket, self._hub.feeds[METRICS], self)
-        if environment in self._labels or len(self._labels) < MAX_LABELS:
-            self._labels.add(environment)
-        else:
+        labels = set(self._live.values())
+        if environment not in labels and len(labels) >= MAX_LABELS:
             environment = OTHER
         self._live[watcher] = environment
         wait_s = interval_s if self._send(watcher) else NOTHING_YET_S

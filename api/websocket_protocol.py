@@ -20,12 +20,17 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from api.connection_table import NO_TABLE, ConnectionTable
+
 EXTENSION = "fleetcast.socket"
 WATCH_MAX_BYTES = 64 * 1024
 ROBOT_MAX_BYTES = 256 * 1024
 SEND_BUFFER_BYTES = 64 * 1024
 MAX_REQUEST_LINE = 8 * 1024
 MAX_FRAGMENTS = 1024
+MAX_REASON_BYTES = 123  # RFC 6455 5.5
+SLICE_BYTES = 2 * 1024
+AFTER_CLOSE_BYTES = 1024
 CLOSE_TIMEOUT_S = 3.0
 _TOO_LONG = b"HTTP/1.1 414 URI Too Long\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -61,30 +66,40 @@ NOBODY: Any = _Nobody()
 
 
 class _Brain(ServerProtocol):
+    answers_pings = True
+
     def recv_frame(self, frame: Frame) -> None:
         """A close may come between the fragments of a message (RFC 6455 5.4): `websockets` calls it an
-        error."""
+        error. A peer that pings and does not read would fill the memory with answers."""
+        if frame.opcode is Opcode.PING and not self.answers_pings:
+            self.events.append(frame)
+            return
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)
 
 
 class FleetSocket(WebSocketsSansIOProtocol):
+    table: ConnectionTable = NO_TABLE
+    conn: _Brain
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = _Brain(max_size=self.config.ws_max_size, logger=self.conn.logger)
         self.listener: Listener | None = None
-        self.on_end: Callable[[FleetSocket], None] | None = None
+        self.on_gone: Callable[[FleetSocket], None] | None = None
         self.blocked = False
         self.unanswered_ping: bytes | None = None
         self.close_timeout = CLOSE_TIMEOUT_S
         self._fd = -1
+        self._heard_after_close = 0
 
     # -- what the hub and the robot sessions call
 
     def write(self, frames: bytes) -> bool:
         """Ready frames, as they are. False if the kernel did not take them whole: the rest waits in the
-        transport and `blocked` is set. Cheaper than the transport's own write, which queues first."""
+        transport and `blocked` is set. To a socket that closes they are not sent, and nothing waits. Cheaper
+        than the transport's own write, which queues first."""
         taken = 0
         if self._fd >= 0 and not self.blocked:
             try:
@@ -93,9 +108,9 @@ class FleetSocket(WebSocketsSansIOProtocol):
                 taken = 0
             if taken == len(frames):
                 return True
-        return self._write_rest(frames[taken:])
+        return self._write_rest(memoryview(frames)[taken:])
 
-    def _write_rest(self, frames: bytes) -> bool:
+    def _write_rest(self, frames: memoryview) -> bool:
         if self.close_sent or self.transport.is_closing():
             return True
         self.transport.write(frames)
@@ -111,7 +126,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
         if self.close_sent or not self.handshake_complete or self.transport.is_closing():
             return
         try:
-            self.conn.send_close(code, reason)
+            self.conn.send_close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
         except InvalidState:
             return
         self.transport.write(b"".join(self.conn.data_to_send()))
@@ -131,11 +146,17 @@ class FleetSocket(WebSocketsSansIOProtocol):
             pass
         except Exception:
             self.logger.exception("a WebSocket could not be admitted")
-            self.send_500_response()
+            self._fail()
         if self.listener is not None:
             self._let_go()
         elif self.close_timer is None:
             self.transport.close()
+
+    def _fail(self) -> None:
+        if self.handshake_complete:
+            self.close_with(1011, "internal error")
+        else:
+            self.send_500_response()
 
     def _let_go(self) -> None:
         """Of all that only the handshake needed: half of the memory of an idle socket."""
@@ -148,21 +169,23 @@ class FleetSocket(WebSocketsSansIOProtocol):
     def _ended(self) -> None:
         self._fd = -1  # once the connection is lost, its number may be another's
         listener, self.listener = self.listener, None
-        on_end, self.on_end = self.on_end, None
+        on_gone, self.on_gone = self.on_gone, None
+        if on_gone is not None:
+            on_gone(self)  # first: it is counted out whatever its listener makes of the end
         if listener is not None:
             listener.on_end()
-        if on_end is not None:
-            on_end(self)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # so that `blocked` means: something waits
+        self.blocked = transport.get_write_buffer_size() > 0
         sock = transport.get_extra_info("socket")
         if sock is not None and transport.get_extra_info("sslcontext") is None:
             self._fd = sock.fileno()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.table.leave(self.client)
         self._ended()
 
     def data_received(self, data: bytes) -> None:
@@ -171,14 +194,29 @@ class FleetSocket(WebSocketsSansIOProtocol):
             self.transport.write(_TOO_LONG)
             self.transport.close()
             return
-        if self.conn.close_rcvd is not None:
-            return  # RFC 6455 5.5.1: what follows a close frame is ignored
-        super().data_received(data)
+        if self.handshake_initiated:
+            self._hear(data)
+        else:
+            super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             self._refuse_handshake()
         if self.transport.is_closing() and self.transport.get_write_buffer_size():
             # A close waits for what the peer has not read, which may be for ever.
             self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def _hear(self, data: bytes) -> None:
+        """In slices, since a quarter of a mebibyte may come at once and hold 40,000 frames, of which the
+        first may end the socket. What follows a peer's close frame is ignored (RFC 6455 5.5.1); what follows
+        ours is read only as far as its answer may be."""
+        for start in range(0, len(data), SLICE_BYTES):
+            piece = data[start : start + SLICE_BYTES]
+            if self.close_sent:
+                piece = piece[: AFTER_CLOSE_BYTES - self._heard_after_close]
+                self._heard_after_close += len(piece)
+                self.conn.answers_pings = False
+            if not piece or self.conn.close_rcvd is not None:
+                return
+            super().data_received(piece)
 
     def _refuse_handshake(self) -> None:
         """A handshake that did not parse was answered by the brain; the stock class never sends it."""
@@ -194,6 +232,8 @@ class FleetSocket(WebSocketsSansIOProtocol):
         if not hasattr(self, "scope"):
             return
         cast(dict[str, Any], self.scope)["extensions"][EXTENSION] = self
+        self.read_paused = True  # nothing is heard before it is admitted
+        self.transport.pause_reading()
         if not robot:
             self._bound_buffers()
 
@@ -205,10 +245,12 @@ class FleetSocket(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         self.blocked = True
+        self.conn.answers_pings = False
         super().pause_writing()
 
     def resume_writing(self) -> None:
         self.blocked = False
+        self.conn.answers_pings = True
         super().resume_writing()
         if self.listener is not None:
             self.listener.on_writable()
@@ -232,9 +274,8 @@ class FleetSocket(WebSocketsSansIOProtocol):
         """Not here: one wheel pings all sockets."""
 
     def handle_ping(self) -> None:
-        """The answer waits for nobody: a peer that pings and does not read would fill the memory."""
-        output = b"".join(self.conn.data_to_send())
-        if not self.blocked:
+        output = b"".join(self.conn.data_to_send())  # of all pings that came together
+        if output:
             self.write(output)
         self._control()
 
@@ -270,6 +311,11 @@ class FleetSocket(WebSocketsSansIOProtocol):
             self.close_with(1001, "server shutdown")
         elif not self.close_sent:
             super().shutdown()
+
+
+def socket_protocol(table: ConnectionTable) -> type[FleetSocket]:
+    """uvicorn takes a class and makes its instances itself."""
+    return type("FleetSocket", (FleetSocket,), {"table": table})
 
 
 def _is_utf8(data: bytes) -> bool:

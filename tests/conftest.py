@@ -72,14 +72,22 @@ class World:
         )
 
     @contextlib.asynccontextmanager
-    async def mute(self, path: str, **query: Any) -> AsyncIterator[Mute]:
+    async def raw(self, path: str, token: str | None = "") -> AsyncIterator[Mute]:
+        """A peer that writes what it likes, and reads when it is told to, with room for much."""
+        async with self.mute(path, token, room=1 << 20) as peer:
+            yield peer
+
+    @contextlib.asynccontextmanager
+    async def mute(
+        self, path: str, token: str | None = "", room: int = 4_096, **query: Any
+    ) -> AsyncIterator[Mute]:
         """A peer that shakes hands and then neither reads nor answers."""
         with socket.socket() as peer:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
             peer.setblocking(False)
             await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", self.port))
             reader, writer = await asyncio.open_connection(sock=peer, limit=1_024)
-            url = self.url(path, **query).split(str(self.port), 1)[1]
+            url = self.url(path, token, **query).split(str(self.port), 1)[1]
             writer.write(
                 f"GET {url} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
@@ -119,6 +127,18 @@ class Mute:
             while chunk := await asyncio.wait_for(self._reader.read(65_536), 10):
                 data += chunk
         return data
+
+
+def opcodes(data: bytes) -> list[int]:
+    """Of the server's frames (RFC 6455 5.2), which carry no mask."""
+    found = []
+    while data:
+        found.append(data[0] & 0xF)
+        size, header = data[1], 2
+        if size == 126:
+            size, header = int.from_bytes(data[2:4], "big"), 4
+        data = data[header + size :]
+    return found
 
 
 async def hear(socket: ClientConnection) -> Any:

@@ -68,6 +68,7 @@ class Issuer:
         self.talks.set()
         self.drips = False
         self.port = 0
+        self.callers: list[asyncio.Future[None]] = []
 
     @property
     def url(self) -> str:
@@ -79,14 +80,17 @@ class Issuer:
         return jwt.encode(claims(**more), key, self.algorithm, named)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            self.callers.append(asyncio.ensure_future(self._answer(reader, writer)))
+            await self.callers[-1]
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
         await self.talks.wait()
         if self.drips:
             await self._drip(writer)
         writer.write(self.answer or answer(json.dumps({"keys": self.keys}).encode()))
-        writer.close()
 
     @staticmethod
     async def _drip(writer: asyncio.StreamWriter) -> None:
@@ -111,3 +115,4 @@ async def issuing(algorithm: str = "RS256") -> AsyncIterator[Issuer]:
     async with server:
         yield issuer
         issuer.talks.set()
+        await asyncio.gather(*issuer.callers, return_exceptions=True)

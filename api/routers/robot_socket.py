@@ -12,6 +12,7 @@ import msgspec
 from starlette.websockets import WebSocket
 
 from api.door import Door
+from api.limits import InboundRate, Verdict
 from api.problems import BadRequest
 from api.routers.robots import checked_id
 from api.routers.websockets import admit
@@ -75,13 +76,18 @@ class RobotSession:
         self._drained = False
         self._early: list[RobotMessage] | None = []  # until the registry knows this socket
         self._unanswered = 0
+        settings = door.settings
+        self._rate = InboundRate(settings.max_robot_messages_per_s, settings.inbound_patience_s)
         self._closed = False
 
     # -- the robot speaks
 
     def on_text(self, data: bytes) -> None:
+        if not self._keeps_the_rate():
+            return
         if data == b"ping":
-            self._socket.write(text_frame(b"pong"))
+            if not self._socket.blocked:  # a robot that does not read gets no answers to keep for it
+                self._socket.write(text_frame(b"pong"))
             return
         try:
             message = decode_robot_message(data)
@@ -101,7 +107,14 @@ class RobotSession:
         self._socket.close_with(1003, "this socket takes text only")
 
     def on_control(self) -> None:
-        pass
+        self._keeps_the_rate()
+
+    def _keeps_the_rate(self) -> bool:
+        """What a robot says is never ignored, so that too much of it can only end its socket."""
+        if self._rate.judge(asyncio.get_running_loop().time()) is not Verdict.CLOSE:
+            return True
+        self._socket.close_with(1008, "too many messages a second")
+        return False
 
     def on_writable(self) -> None:
         pass

@@ -19,10 +19,8 @@ from api.broadcasts import (
     on_robot_heartbeat,
 )
 from api.door import Door
-from api.envelope import request_id_of, sealed
-from api.hub import FeedHub
+from api.hub import FeedHub, Watcher
 from api.limits import may_come_from
-from api.problems import TooMany
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.errors import Unavailable
 from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
@@ -45,20 +43,15 @@ _ENVIRONMENT = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principal] | None:
-    """The socket, accepted, and who opened it. None for those who are refused: 403 for a foreign page and
-    429 for too many, before accept; 4001 after it for a bad token, since a close before accept reaches a
-    client as HTTP 403 without a code, and its "do not reconnect on 4001" would never fire."""
+    """The socket, accepted, and who opened it. None for those who are refused: 403 for a foreign page, before
+    accept; 4001 after it for a bad token, since a close before accept reaches a client as HTTP 403 without a
+    code, and its "do not reconnect on 4001" would never fire. Raises TooMany, before accept."""
     if not may_come_from(websocket, door.settings.allowed_origins):
         await websocket.close()
         return None
-    address = door.admission.address_of(websocket)
     try:
-        door.admission.knock(address, time.monotonic())
         principal = await door.principal(websocket)
-        socket = door.let_in(websocket, principal, address)
-    except TooMany as error:
-        await websocket.send_denial_response(sealed(error, request_id_of(websocket.headers.raw)))
-        return None
+        socket = door.let_in(websocket, principal)
     except (Unauthenticated, Unavailable) as error:
         await websocket.accept()
         await websocket.close(4001 if isinstance(error, Unauthenticated) else 1013, error.detail)
@@ -67,13 +60,12 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
     return socket, principal
 
 
-async def _watch(websocket: WebSocket, door: Door, name: str) -> FleetSocket | None:
+async def _watch(websocket: WebSocket, door: Door, name: str) -> Watcher | None:
     admitted = await admit(websocket, door)
     if admitted is None:
         return None
     socket, _ = admitted
-    door.hub.feeds[name].add(socket)
-    return socket
+    return door.hub.feeds[name].add(socket)
 
 
 async def live_jobs(websocket: WebSocket, door: Door) -> None:
@@ -86,9 +78,9 @@ async def robot_status(websocket: WebSocket, door: Door) -> None:
 
 async def queue_metrics(websocket: WebSocket, door: Door) -> None:
     """The current depth first, before any change."""
-    socket = await _watch(websocket, door, QUEUE_METRICS)
-    if socket is not None:
-        socket.write(text_frame(_depth_now(door.hub.feeds[QUEUE_METRICS])))
+    watcher = await _watch(websocket, door, QUEUE_METRICS)
+    if watcher is not None:
+        watcher.write(text_frame(_depth_now(watcher.feed)))
 
 
 def _depth_now(feed: FeedHub) -> bytes:

@@ -120,6 +120,34 @@ async def test_who_knocks_too_often_is_refused_and_others_are_not() -> None:
             assert await other.recv() == "pong"
 
 
+@pytest.mark.parametrize(
+    ("path", "how"),
+    [("live-jobs", {"origin": "null"}), ("nothing-here", {}), ("robot/r-1", {"token": "bad"})],
+)
+async def test_a_handshake_that_is_refused_for_something_else_counts_as_well(path: str, how: Any) -> None:
+    async with fresh(max_handshakes_per_s=3, limit_loopback=True) as world:
+        for _ in range(3):
+            with contextlib.suppress(InvalidStatus):
+                async with connect(world.url(path, how.get("token", "")), origin=how.get("origin")):
+                    pass
+        assert told(await refusal(world), "handshakes")
+
+
+async def test_connections_that_say_nothing_are_bounded_for_each_address() -> None:
+    async with fresh(max_sockets_per_address=10, limit_loopback=True) as world:
+        peers = [await asyncio.open_connection("127.0.0.1", world.port) for _ in range(60)]
+        cut = asyncio.gather(*(reader.read() for reader, _ in peers[27:]), return_exceptions=True)
+        assert all(isinstance(end, ConnectionError) or end == b"" for end in await cut)
+        assert len(world.server.door.connections) == 27
+        async with connect(world.url("live-jobs"), local_addr=("127.0.0.2", 0)) as other:
+            await other.send("ping")
+            assert await other.recv() == "pong"
+        for _, writer in peers:
+            writer.transport.abort()
+        while len(world.server.door.connections):
+            await asyncio.sleep(0)
+
+
 async def test_this_machine_itself_is_not_limited_unless_the_settings_say_so() -> None:
     async with fresh(max_handshakes_per_s=1, max_sockets_per_address=1) as world, AsyncExitStack() as stack:
         for _ in range(5):

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import World, end_of, fresh, hear
+from conftest import World, end_of, fresh, hear, opcodes
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from api.websocket_protocol import FleetSocket
 
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 MASK = bytes(4)
+
+
+@pytest.fixture(autouse=True)
+def close_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends on after our close is not listened to, and so has to be waited for."""
+    monkeypatch.setattr("api.websocket_protocol.CLOSE_TIMEOUT_S", 0.3)
 
 
 def frame(first: int, payload: bytes = b"") -> bytes:
@@ -158,11 +166,13 @@ async def test_who_leaves_or_speaks_while_its_token_is_looked_at_is_neither_kept
     while sum(isinstance(one, FleetSocket) for one in open_ones) < 2:
         await asyncio.sleep(0)
     leaver[1].transport.abort()
-    talker[1].write(frame(0x81, b"too early"))
+    talker[1].write(frame(0x89, b"too early") + b"\x81")  # and half a frame
+    go_on.set()
+    assert (await talker[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")  # before any pong
+    assert await talker[0].readexactly(11) == frame(0x8A, b"too early").replace(b"\x89" + MASK, b"\x09")
     while len(open_ones) > 1:
         await asyncio.sleep(0)
-    go_on.set()
-    assert (await talker[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    talker[1].write(frame(0x81, b"whole")[1:])
     talker[1].write(frame(0x81, b"ping"))
     assert await talker[0].readexactly(6) == b"\x81\x04pong"
     assert len(door.admission) == 1
@@ -204,3 +214,140 @@ async def test_handshakes_of_all_kinds_leave_no_descriptor_behind(world: World) 
         await asyncio.sleep(0)
     assert len(world.server.door.admission) == 0
     assert await world.watching() == 0
+
+
+# -- frames by the ten thousand
+
+
+def count_of(opcode: int, heard: bytes) -> int:
+    return sum(1 for at in opcodes(heard) if at == opcode)
+
+
+@pytest.mark.parametrize("path", [*STREAMS, "robot/r-1"])
+async def test_forty_thousand_frames_at_once_are_not_all_answered(path: str) -> None:
+    async with fresh(max_robot_messages_per_s=30) as world, world.raw(path) as peer:
+        peer.say(frame(0x89) * 40_000)
+        heard = await peer.read_on()
+        assert 0x8 in opcodes(heard)
+        assert count_of(0xA, heard) < 1_000
+
+
+async def test_after_a_refusal_hardly_anything_is_heard(world: World) -> None:
+    async with world.raw("live-jobs", token="bad") as peer:
+        peer.say(frame(0x89) * 40_000)
+        heard = await peer.read_on()
+    assert opcodes(heard) == [0x8]
+
+
+async def test_a_close_is_answered_even_if_a_ping_that_is_not_comes_with_it() -> None:
+    async with fresh(send_timeout_s=600) as world, world.mute("live-jobs") as peer:
+        room: Any = world.fleet.rooms.broadcasters["live-jobs"]
+        await room.publish("flood", 10_000_000, [b'{"job_id":"%s"}' % (b"x" * 1_000)] * 900)
+        [socket] = world.server.door.admission.sockets()
+        while not socket.blocked:
+            await asyncio.sleep(0)
+        peer.say(frame(0x89, b"unread") + frame(0x88, struct.pack("!H", 1000)))
+        kinds = opcodes(await peer.read_on())
+    assert kinds[-1] == 0x8
+    assert 0xA not in kinds
+
+
+async def test_a_robot_that_pings_and_never_reads_fills_no_memory() -> None:
+    async with fresh(max_robot_messages_per_s=10**9) as world, world.mute("robot/r-1") as peer:
+        [socket] = world.server.door.admission.sockets()
+        while not socket.blocked:
+            peer.say(frame(0x81, b"ping") * 2_000)
+            await asyncio.sleep(0)
+        waiting = socket.unsent_bytes()
+        for _ in range(50):
+            peer.say(frame(0x81, b"ping") * 500)
+            await asyncio.sleep(0)
+        assert socket.unsent_bytes() <= waiting
+
+
+# -- handshakes on used connections
+
+
+async def used_connection(world: World, path: str = "/api/v1/health/live") -> Any:
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    return reader, writer
+
+
+async def test_a_handshake_may_follow_an_answer_that_was_read(world: World) -> None:
+    reader, writer = await used_connection(world)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    [length] = re.findall(rb"content-length: (\d+)", answer.lower())
+    await reader.readexactly(int(length))
+    writer.write(handshake(world.url("live-jobs").split(str(world.port), 1)[1]))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    writer.write(frame(0x81, b"ping"))
+    assert await reader.readexactly(6) == b"\x81\x04pong"
+    [socket] = world.server.door.admission.sockets()
+    assert not socket.blocked
+    writer.transport.abort()
+
+
+async def test_a_handshake_before_the_answer_of_the_request_before_it_ends_the_connection(
+    world: World,
+) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json={"robot_id": "r-1"})
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    body = b'{"robot_id":"r-1","request_id":"c","limit":1,"wait_ms":30000}'
+    writer.write(
+        b"POST /api/v1/jobs/claim HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        + f"Authorization: Bearer {world.token()}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+        + handshake(world.url("live-jobs").split(str(world.port), 1)[1])
+    )
+    with contextlib.suppress(ConnectionError):
+        assert b"101" not in await reader.read()
+    assert len(world.server.door.admission) == 0
+    writer.close()
+
+
+# -- when our own side fails
+
+
+async def test_a_socket_whose_end_fails_is_counted_out_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.open("live-jobs") as socket:
+        [served] = world.server.door.admission.sockets()
+
+        def fail() -> None:
+            raise RuntimeError("on purpose")
+
+        monkeypatch.setattr(served, "listener", SimpleNamespace(on_end=fail))
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        socket.transport.abort()
+        while len(world.server.door.admission):
+            await asyncio.sleep(0)
+    asyncio.get_running_loop().set_exception_handler(None)
+
+
+async def test_a_robot_that_the_fleet_fails_to_welcome_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(command: Any) -> Any:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(world.fleet, "administer", fail)
+    async with world.open("robot/r-1") as socket:
+        assert (await end_of(socket))[0] == 1011
+
+
+async def test_a_reason_too_long_for_a_close_frame_is_cut(world: World) -> None:
+    async with world.open("live-jobs") as socket:
+        [served] = world.server.door.admission.sockets()
+        served.close_with(1008, "ü" * 100)
+        assert await end_of(socket) == (1008, "ü" * 61)
+
+
+async def test_a_server_that_goes_away_lets_nobody_in(world: World) -> None:
+    world.server.door.drain()
+    with pytest.raises(InvalidStatus) as refused:
+        await world.open("live-jobs")
+    assert refused.value.response.status_code == 503
+    assert refused.value.response.headers["retry-after"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,8 @@ class Peer:
         self.pinged_at: list[float] = []
         self.aborted_at: list[float] = []
         self.now = 0.0
+        self.reading = True
+        self.transport = SimpleNamespace(is_reading=lambda: self.reading)
 
     def write(self, frames: bytes) -> bool:
         assert frames[:2] == b"\x89\x04"
@@ -64,6 +67,14 @@ def test_who_does_not_answer_is_aborted_within_31_s_and_pinged_once_only() -> No
     assert len(mute.aborted_at) == 1
     assert 30 <= mute.aborted_at[0] <= 31
     assert well.aborted_at == []
+
+
+def test_who_is_not_read_cannot_be_late_with_an_answer() -> None:
+    wheel, mute = default_wheel(), Peer(answers=False)
+    mute.reading = False
+    wheel.add(mute)  # type: ignore[arg-type]
+    turn(wheel, [mute], 0, 60)
+    assert mute.aborted_at == []
 
 
 def test_a_timeout_longer_than_the_interval_is_waited_out() -> None:

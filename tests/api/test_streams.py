@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 import httpx
 import jwt
 import pytest
-from conftest import SECRET, World, end_of, fresh, hear, quick_limits, served, until
+from conftest import SECRET, World, end_of, fresh, hear, opcodes, quick_limits, served, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -148,18 +148,6 @@ async def test_a_watcher_a_mebibyte_behind_is_dropped_before_its_time(path: str)
         await flood(world, path, 300_000)
         await flood(world, path, 2_000_000)
         await until_dropped(world, 1)
-
-
-def opcodes(data: bytes) -> list[int]:
-    """Of the server's frames (RFC 6455 5.2), which carry no mask."""
-    found = []
-    while data:
-        found.append(data[0] & 0xF)
-        size, header = data[1], 2
-        if size == 126:
-            size, header = int.from_bytes(data[2:4], "big"), 4
-        data = data[header + size :]
-    return found
 
 
 @pytest.mark.parametrize("path", [*STREAMS, "robot/r-1"])
