@@ -18,6 +18,7 @@ from api.jwks import KeySet
 from api.keepalive import Keepalive
 from api.key_ring import KeyRing
 from api.metrics_wheel import MetricsWheel
+from api.occupancy import OccupancyExchange
 from api.ports import Fleet
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import EXTENSION, FleetSocket
@@ -31,6 +32,7 @@ class Door:
         self.fleet = fleet
         self.settings = settings
         self.admission = Admission(settings)
+        self.occupancy = OccupancyExchange(fleet, self.admission)
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.credentials = LiveCredentials()
         self.keys = KeyRing(self.credentials.revoke, self.credentials.shorten)
@@ -49,6 +51,7 @@ class Door:
         await self.hub.start()
         self.wheel.start()
         self.keepalive.start()
+        self.occupancy.start()
         self.credentials.start()
         self.keys.start(self.fleet)
         if self.key_set is not None:
@@ -76,6 +79,7 @@ class Door:
         await self.keys.stop()
         await self.credentials.stop()
         await self.keepalive.stop()
+        await self.occupancy.stop()
         await self.wheel.stop()
         await self.hub.stop()
 

@@ -18,7 +18,7 @@ import ray
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.client import FleetClient
 from actors.local import LocalFleet
@@ -34,7 +34,13 @@ settings.register_profile("same", derandomize=True, deadline=None, database=None
 settings.load_profile("same")
 # Not random: pytest and `from conftest import` make two modules of this file, whose secrets must be one.
 SECRET = "the secret of the tests, which is none: " * 2
-QUICK = {"heartbeat_interval_ms": 400, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
+QUICK = {
+    "heartbeat_interval_ms": 400,
+    "tick_ms": 5,
+    "long_poll_ms": 200,
+    "cancel_grace_ms": 300,
+    "occupancy_interval_ms": 100,
+}
 
 
 def search_further(machine: type[RuleBasedStateMachine]) -> None:
@@ -141,6 +147,26 @@ async def end_of(socket: ClientConnection) -> tuple[int, str]:
                 await socket.recv()
     assert socket.close_code is not None
     return socket.close_code, socket.close_reason or ""
+
+
+async def refused(world: World, token: str) -> tuple[int, str]:
+    """Opens and closes sockets until one is not let in: status and code of that answer."""
+    while True:
+        try:
+            async with world.open("live-jobs", token):
+                pass
+        except InvalidStatus as refusal:
+            return refusal.response.status_code, json.loads(refusal.response.body or b"")["code"]
+
+
+async def let_in(world: World, token: str) -> None:
+    """Knocks until it is."""
+    while True:
+        try:
+            async with world.open("live-jobs", token):
+                return
+        except InvalidStatus:
+            continue
 
 
 @asynccontextmanager
