@@ -151,22 +151,25 @@ async def end_of(socket: ClientConnection) -> tuple[int, str]:
 
 async def refused(world: World, token: str) -> tuple[int, str]:
     """Opens and closes sockets until one is not let in: status and code of that answer."""
-    while True:
-        try:
-            async with world.open("live-jobs", token):
-                pass
-        except InvalidStatus as refusal:
-            return refusal.response.status_code, json.loads(refusal.response.body or b"")["code"]
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await let_in(world, token)
+            except InvalidStatus as refusal:
+                return refusal.response.status_code, json.loads(refusal.response.body or b"")["code"]
 
 
 async def let_in(world: World, token: str) -> None:
-    """Knocks until it is."""
-    while True:
-        try:
-            async with world.open("live-jobs", token):
-                return
-        except InvalidStatus:
-            continue
+    async with world.open("live-jobs", token):
+        pass
+
+
+async def let_in_again(world: World, token: str) -> None:
+    """Knocks until it is let in."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(InvalidStatus):
+                return await let_in(world, token)
 
 
 @asynccontextmanager

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from conftest import fresh, let_in, quick_limits, refused
+from conftest import fresh, let_in, let_in_again, quick_limits, refused
 
 from actors.local import LocalFleet
+from api.admission import Admission
+from api.auth import ROLES, Principal
+from api.occupancy import OccupancyExchange
+from api.settings import load
+from api.websocket_protocol import FleetSocket
 from fleet.errors import Unavailable
 from fleet.occupancy import Occupancy
 
@@ -57,7 +63,7 @@ async def test_who_used_up_his_limit_at_one_door_is_refused_at_another_until_he_
                 assert await refused(other, token) == (429, "principal_sockets")
                 await let_in(other, one.token("viewer", sub="somebody else"))
                 await let_in(other, one.token("operator"))
-            await let_in(other, token)
+            await let_in_again(other, token)
 
 
 async def test_sockets_here_and_at_another_door_are_added(fleet: ShakyFleet) -> None:
@@ -73,17 +79,31 @@ async def test_an_address_that_used_up_its_limit_at_one_door_is_refused_at_anoth
     async with door(fleet, **limited) as one, door(fleet, **limited) as other:
         async with one.open("live-jobs"):
             assert await refused(other, "") == (429, "address_sockets")
-        await let_in(other, "")
+        await let_in_again(other, "")
 
 
-async def test_a_door_that_stops_says_so_and_its_sockets_count_no_longer(fleet: ShakyFleet) -> None:
+async def test_a_door_that_stops_takes_back_what_it_said_before_anybody_would_forget_it() -> None:
+    fleet = LocalFleet(quick_limits(occupancy_interval_ms=LONG_MS // 2, door_timeout_ms=LONG_MS))
+    admission = Admission(load(jwt_secret_key=secrets.token_hex(32)))
+    exchange, socket = OccupancyExchange(fleet, admission), cast(FleetSocket, object())
+    admission.enter(socket, Principal("v", ROLES["viewer"]), "10.0.0.1")
+    exchange.start()
+    while await fleet.exchange_occupancy("other", Occupancy()) != Occupancy({"v": 1}, {"10.0.0.1": 1}):
+        await asyncio.sleep(0)
+    admission.leave(socket)
+    await exchange.stop()
+    assert await fleet.exchange_occupancy("other", Occupancy()) == Occupancy()
+    await fleet.close()
+
+
+async def test_sockets_that_a_stopped_door_held_do_not_count_at_the_next(fleet: ShakyFleet) -> None:
     async with door(fleet) as other:
         token = other.token("viewer")
         async with door(fleet) as one:
             await one.open("live-jobs", token)
             await one.open("live-jobs", token)
             await refused(other, token)
-        await let_in(other, token)
+        await let_in_again(other, token)
 
 
 @forgets_after(400)
@@ -92,7 +112,7 @@ async def test_a_door_that_died_without_a_word_counts_no_longer_after_a_while(fl
         token = other.token("viewer")
         await fleet.exchange_occupancy("a door that dies", Occupancy({"tester": 2}))
         await refused(other, token)
-        await let_in(other, token)
+        await let_in_again(other, token)
 
 
 @forgets_after(400)
@@ -105,7 +125,7 @@ async def test_a_door_that_cannot_hear_the_others_goes_on_with_its_own_counts_an
         async with one.open("live-jobs", token), one.open("live-jobs", token):
             await refused(other, token)
             fleet.failure = failure
-            await let_in(other, token)
+            await let_in_again(other, token)
             await refused(one, token)
             fleet.failure = ""
             await refused(other, token)
