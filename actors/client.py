@@ -35,6 +35,7 @@ from fleet.messages import (
     JobToken,
     RegistryCommand,
 )
+from fleet.occupancy import Occupancy
 from fleet.robot import Robot
 from fleet.wall_time import rfc3339
 
@@ -199,6 +200,10 @@ class FleetClient:
 
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()
+
+    async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
+        """Tells what `door` holds; returns the sum of what the other doors do."""
+        return await self._rooms.registry.exchange_occupancy(door, held)
 
     async def close(self) -> None:
         await self._claims.close()

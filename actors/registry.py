@@ -1,9 +1,10 @@
 """Knows every robot: who it is, when it was last heard, what state it is in, with which keys it comes.
 
-Owns      robots, their sessions and heartbeats; the hashes of API keys
-Hears     registrations, heartbeats, maintenance, drain, keys issued, rotated and revoked, tick
+Owns      robots, their sessions and heartbeats; the hashes of API keys; what each door says of its sockets
+Hears     registrations, heartbeats, maintenance, drain, keys issued, rotated and revoked, occupancy, tick
 Says      robot-status events, one per accepted heartbeat; changes of the key table
-Survives  restart: what its journal kept; nobody is offline before one full heartbeat timeout
+Survives  restart: what its journal kept; nobody is offline before one full heartbeat timeout; doors say
+          again what they hold
 Never     calls the job store; journals a heartbeat
 """
 
@@ -40,6 +41,7 @@ from fleet.messages import (
     SetRobotStatus,
     UpdateRobot,
 )
+from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
 from fleet.robot import Robot
 
@@ -53,6 +55,7 @@ class RegistryRoom:
         self._limits = limits
         self._core = RobotRegistry(limits)
         self._keys = KeyTable(limits)
+        self._occupancy = OccupancyTable(limits)
         self._journal = MemoryJournal(lambda records: None)
         self._events = Publisher(robot_status, limits)
         self._key_events = Publisher(keys, limits)
@@ -98,6 +101,10 @@ class RegistryRoom:
         counts = self._core.counts()
         await self._commit([])
         return counts
+
+    async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
+        """What the other doors hold. No fact of the fleet: nothing waits for the journal."""
+        return self._occupancy.exchange(door, held, time.monotonic_ns())
 
     def _one(self, command: RegistryCommand) -> Any:
         try:

@@ -14,14 +14,16 @@ from api.problems import TooMany
 from api.rates import Rates, network_of
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import FleetSocket
+from fleet.occupancy import Occupancy
 
 MAX_ADDRESSES = 100_000
 RETRY_S = 5.0
 
 
 class Admission:
-    """Counts what is open in this process, exactly: a socket leaves once, however it ends. Bound: the table
-    of rates forgets the address that was silent longest; the rest is as large as the open sockets."""
+    """Counts what is open in this process, exactly: a socket leaves once, however it ends. What is open at
+    other doors is counted with it as it was last heard. Bound: the table of rates forgets the address that
+    was silent longest; the rest is as large as the open sockets."""
 
     def __init__(self, settings: Settings) -> None:
         self._most = min(settings.max_sockets, spare_descriptors())
@@ -33,12 +35,17 @@ class Admission:
         self._places: dict[FleetSocket, tuple[str, str]] = {}
         self._of_principal: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
+        self.elsewhere = Occupancy()
 
     def __len__(self) -> int:
         return len(self._places)
 
     def sockets(self) -> list[FleetSocket]:
         return list(self._places)
+
+    def held(self, count: int) -> Occupancy:
+        """The largest holders, at most `count` of each kind; who is not limited is not among them."""
+        return Occupancy(self._of_principal, self._of_address).largest(count)
 
     def knock(self, address: str, now: float) -> None:
         """Before anything is looked at. Raises TooMany for an address that knocks too often or holds too
@@ -50,7 +57,8 @@ class Admission:
         wait_s = self._rates.take(address, now)
         if wait_s > 0:
             raise TooMany("too many handshakes a second from this address", "handshakes", wait_s)
-        if self._of_address[address] >= self._most_per_address:
+        held = self._of_address[address] + self.elsewhere.addresses.get(address, 0)
+        if held >= self._most_per_address:
             raise TooMany(
                 f"this address has {self._most_per_address} sockets open", "address_sockets", RETRY_S
             )
@@ -58,15 +66,16 @@ class Admission:
     def enter(self, socket: FleetSocket, principal: Principal, address: str) -> None:
         """Raises TooMany; operators and admins may open as many as they like."""
         name = "" if principal.level >= ROLES["operator"] else principal.key_id or principal.subject
-        if name and self._of_principal[name] >= self._most_per_principal:
+        held = self._of_principal[name] + self.elsewhere.principals.get(name, 0)
+        if name and held >= self._most_per_principal:
             raise TooMany(
                 f"this token's owner has {self._most_per_principal} sockets open",
                 "principal_sockets",
                 RETRY_S,
             )
         self._places[socket] = (name, address)
-        self._of_principal[name] += 1
-        self._of_address[address] += 1
+        _more(self._of_principal, name)
+        _more(self._of_address, address)
 
     def leave(self, socket: FleetSocket) -> None:
         place = self._places.pop(socket, None)
@@ -81,10 +90,16 @@ class Admission:
         return "" if not peer or (is_loopback(peer) and not self._limit_loopback) else network_of(peer)
 
 
+def _more(counts: Counter[str], name: str) -> None:
+    if name:
+        counts[name] += 1
+
+
 def _less(counts: Counter[str], name: str) -> None:
-    counts[name] -= 1
-    if not counts[name]:
-        del counts[name]
+    if name:
+        counts[name] -= 1
+        if not counts[name]:
+            del counts[name]
 
 
 def unbounded_peers(settings: Settings) -> Callable[[str], bool]:

@@ -19,6 +19,7 @@ from api.jwks import KeySet
 from api.keepalive import Keepalive
 from api.key_ring import KeyRing
 from api.metrics_wheel import MetricsWheel
+from api.occupancy import OccupancyExchange
 from api.ports import Fleet
 from api.settings import Settings, is_loopback
 from api.websocket_protocol import EXTENSION, FleetSocket
@@ -42,6 +43,7 @@ class Door:
             spare_descriptors(), settings.max_sockets_per_address, unbounded_peers(settings)
         )
         self.admission = Admission(settings)
+        self.occupancy = OccupancyExchange(fleet, self.admission)
         self.keepalive = Keepalive(settings.ping_interval_s, settings.ping_timeout_s)
         self.credentials = LiveCredentials()
         self.keys = KeyRing(self.credentials.revoke, self.credentials.shorten)
@@ -60,6 +62,7 @@ class Door:
         await self.hub.start()
         self.wheel.start()
         self.keepalive.start()
+        self.occupancy.start()
         self.credentials.start()
         self.keys.start(self.fleet)
         if self.key_set is not None:
@@ -87,6 +90,7 @@ class Door:
         await self.keys.stop()
         await self.credentials.stop()
         await self.keepalive.stop()
+        await self.occupancy.stop()
         await self.wheel.stop()
         await self.hub.stop()
 

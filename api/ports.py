@@ -12,6 +12,7 @@ from fleet.job import Job
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
+from fleet.occupancy import Occupancy
 from fleet.robot import Robot
 
 
@@ -47,5 +48,7 @@ class Fleet(Protocol):
     async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]: ...
 
     async def metrics(self) -> FleetMetrics: ...
+
+    async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy: ...
 
     async def close(self) -> None: ...

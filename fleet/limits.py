@@ -29,6 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     wait_window_s: int = 300
     depth_interval_ms: int = 50
     refresh_ms: int = 1_000
+    occupancy_interval_ms: int = 1_000
     tick_ms: int = 20
 
     max_pending: int = 1_000_000
@@ -37,6 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_page_bytes: int = 1024 * 1024
     max_robots: int = 100_000
     max_keys: int = 100_000
+    max_named_per_door: int = 500
     max_remembered: int = 10_000
     max_jobs_per_submit: int = 1_000
     max_claim_wait_ms: int = 30_000
@@ -54,6 +56,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse("feed_events must hold at least one max_batch, or a reader could never catch up")
         if 2 * self.long_poll_ms > self.door_timeout_ms:
             raise Misuse("door_timeout_ms must be two long_poll_ms, or a door that polls seems to be silent")
+        if 2 * self.occupancy_interval_ms > self.door_timeout_ms:
+            raise Misuse(
+                "door_timeout_ms must be two occupancy_interval_ms, or every door seems to be silent"
+            )
         if self.tick_ms > self.depth_interval_ms:
             raise Misuse("tick_ms must not exceed depth_interval_ms")
         if self.cancel_grace_ms > self.backoff_max_ms:

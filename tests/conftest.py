@@ -18,7 +18,7 @@ import ray
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.client import FleetClient
 from actors.local import LocalFleet
@@ -34,7 +34,13 @@ settings.register_profile("same", derandomize=True, deadline=None, database=None
 settings.load_profile("same")
 # Not random: pytest and `from conftest import` make two modules of this file, whose secrets must be one.
 SECRET = "the secret of the tests, which is none: " * 2
-QUICK = {"heartbeat_interval_ms": 400, "tick_ms": 5, "long_poll_ms": 200, "cancel_grace_ms": 300}
+QUICK = {
+    "heartbeat_interval_ms": 400,
+    "tick_ms": 5,
+    "long_poll_ms": 200,
+    "cancel_grace_ms": 300,
+    "occupancy_interval_ms": 100,
+}
 
 
 def search_further(machine: type[RuleBasedStateMachine]) -> None:
@@ -161,6 +167,29 @@ async def end_of(socket: ClientConnection) -> tuple[int, str]:
                 await socket.recv()
     assert socket.close_code is not None
     return socket.close_code, socket.close_reason or ""
+
+
+async def refused(world: World, token: str) -> tuple[int, str]:
+    """Opens and closes sockets until one is not let in: status and code of that answer."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await let_in(world, token)
+            except InvalidStatus as refusal:
+                return refusal.response.status_code, json.loads(refusal.response.body or b"")["code"]
+
+
+async def let_in(world: World, token: str) -> None:
+    async with world.open("live-jobs", token):
+        pass
+
+
+async def let_in_again(world: World, token: str) -> None:
+    """Knocks until it is let in."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(InvalidStatus):
+                return await let_in(world, token)
 
 
 @asynccontextmanager

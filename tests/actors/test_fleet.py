@@ -33,6 +33,7 @@ from fleet.messages import (
     Submit,
 )
 from fleet.messages import Granted as Grant
+from fleet.occupancy import Occupancy
 
 
 async def submitted(fleet: FleetClient, *job_ids: str, **spec: Any) -> None:
@@ -190,6 +191,15 @@ async def test_a_rotation_is_heard_as_the_end_of_one_key_and_the_begin_of_anothe
     page, following = await fleet.key_page("r", 0, 1)
     assert (page, following) == ([rotated.new.key], rotated.new.number)
     assert await fleet.key_page(None, following, 1) == ([rotated.old.key], 0)
+
+
+async def test_a_door_hears_what_the_others_hold_and_not_what_it_holds_itself(fleet: FleetClient) -> None:
+    one = Occupancy({"a": 1, "b": 2}, {"10.0.0.1": 3})
+    other = Occupancy({"b": 40}, {"10.0.0.2": 5})
+    assert await fleet.exchange_occupancy("one", one) == Occupancy()
+    assert await fleet.exchange_occupancy("other", other) == one
+    assert await fleet.exchange_occupancy("one", Occupancy()) == other
+    assert await fleet.exchange_occupancy("third", Occupancy()) == other
 
 
 async def test_an_announcement_is_one_event_and_changes_nothing(fleet: FleetClient) -> None:

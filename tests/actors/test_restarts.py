@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 import ray.exceptions
-from conftest import FollowFeed, World, end_of, hear, served, until
+from conftest import FollowFeed, World, end_of, hear, refused, served, until
 
 from actors.client import FleetClient, RayRoom
 from actors.supervisor import JOB_STORE, REGISTRY, Supervisor, broadcaster_name
@@ -109,6 +109,17 @@ async def test_a_claim_that_waits_through_a_restart_of_the_job_store_is_served(
     [grant] = (await asyncio.wait_for(waiting, 20)).grants
     assert grant.job.job_id == "j"
     assert await fleet.execute(Held("r")) == ["j"]
+
+
+async def test_doors_tell_a_new_registry_which_sockets_they_hold(
+    supervisor: Supervisor, fleet: FleetClient
+) -> None:
+    async with served(fleet, max_sockets_per_principal=1) as one:
+        token = one.token("viewer")
+        async with one.open(LIVE_JOBS, token):
+            await crash(supervisor, REGISTRY)
+            async with served(fleet, max_sockets_per_principal=1) as other:
+                assert await refused(other, token) == (429, "principal_sockets")
 
 
 async def test_metrics_go_on_after_a_restart_of_their_broadcaster(

@@ -18,6 +18,7 @@ from websockets.http11 import Response
 from api.admission import Admission
 from api.auth import ROLES, Principal
 from api.settings import load
+from fleet.occupancy import Occupancy
 
 
 async def refusal(world: World, path: str = "live-jobs", **how: Any) -> Response:
@@ -176,6 +177,18 @@ async def test_silent_connections_are_closed_and_their_descriptors_come_back() -
         while len(os.listdir("/proc/self/fd")) > before + 3:
             await asyncio.sleep(0)
         assert not world.server._server.server_state.connections
+
+
+def test_who_is_not_limited_is_not_told_to_other_doors() -> None:
+    admission = Admission(load(jwt_secret_key=secrets.token_hex(32)))
+    viewer, operator = Principal("v", ROLES["viewer"]), Principal("o", ROLES["operator"])
+    robot = Principal("robot r", ROLES["viewer"], None, "r", "key-1")
+    comers = [(viewer, "10.0.0.1"), (viewer, ""), (operator, "10.0.0.1"), (operator, ""), (robot, "10.0.0.2")]
+    for principal, address in comers:
+        socket: Any = object()
+        admission.enter(socket, principal, address)
+    assert admission.held(9) == Occupancy({"v": 2, "key-1": 1}, {"10.0.0.1": 2, "10.0.0.2": 1})
+    assert admission.held(1) == Occupancy({"v": 2}, {"10.0.0.1": 2})
 
 
 def test_ten_thousand_flaps_leave_no_trace() -> None:

@@ -143,6 +143,14 @@ def test_the_grace_of_a_cancel_is_no_longer_than_the_longest_backoff() -> None:
         Limits(cancel_grace_ms=10, backoff_max_ms=9)
 
 
+@pytest.mark.parametrize("period", ["long_poll_ms", "occupancy_interval_ms"])
+def test_a_door_speaks_twice_before_it_is_silent(period: str) -> None:
+    quick = {"long_poll_ms": 1, "occupancy_interval_ms": 1}
+    assert Limits(**quick | {"door_timeout_ms": 20, period: 10}).door_timeout_ms == 20
+    with pytest.raises(Misuse, match=period):
+        Limits(**quick | {"door_timeout_ms": 19, period: 10})
+
+
 def test_a_lease_lasts_three_heartbeats_but_never_under_its_minimum() -> None:
     assert Limits().lease_ms == 30_000
     assert Limits(heartbeat_interval_ms=20_000).lease_ms == 60_000
