@@ -214,7 +214,10 @@ class FleetSocket(WebSocketsSansIOProtocol):
                 piece = piece[: AFTER_CLOSE_BYTES - self._heard_after_close]
                 self._heard_after_close += len(piece)
                 self.conn.answers_pings = False
-            if not piece or self.conn.close_rcvd is not None:
+            if self.conn.close_rcvd is not None:
+                return
+            if not piece:
+                self.transport.pause_reading()  # the timer of our close ends it
                 return
             super().data_received(piece)
 
