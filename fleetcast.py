@@ -209,6 +209,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, service_s: float) -> None:
+    from api import collector
     from api.main import DoorServer
 
     stopping = asyncio.Event()
@@ -230,6 +231,7 @@ async def _serve(settings: Settings, supervisor: Any, robots: int, rate: float, 
     await asyncio.wait((serving, started, told), return_when="FIRST_COMPLETED")
     simulation = None
     if started.done() and not stopping.is_set():
+        collector.settle()
         url = f"http://{_host_in_url(settings.host)}:{started.result()}"
         _say_where(url, settings)
         simulation = await _simulate(supervisor, settings, url, robots, rate, service_s)

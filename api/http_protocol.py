@@ -71,6 +71,7 @@ class FleetHttp(HttpToolsProtocol):
         self._end_waiting()
         self._unset_keepalive_if_required()
         super().handle_websocket_upgrade()
+        self.parser = cast(Any, None)  # it and its callbacks hold each other
 
     def pause_writing(self) -> None:
         super().pause_writing()

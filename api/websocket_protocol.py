@@ -85,6 +85,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.conn.parser.close()  # else what we replace waits for the garbage collector
         self.conn = _Brain(max_size=self.config.ws_max_size, logger=self.conn.logger)
         self.listener: Listener | None = None
         self.on_gone: Callable[[FleetSocket], None] | None = None
@@ -147,9 +148,8 @@ class FleetSocket(WebSocketsSansIOProtocol):
         except Exception:
             self.logger.exception("a WebSocket could not be admitted")
             self._fail()
-        if self.listener is not None:
-            self._let_go()
-        elif self.close_timer is None:
+        self._let_go()
+        if self.listener is None and self.close_timer is None:
             self.transport.close()
 
     def _fail(self) -> None:
@@ -185,6 +185,7 @@ class FleetSocket(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.conn.parser.close()  # it and its generator hold each other
         self.table.leave(self.client)
         self._ended()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import re
 import struct
@@ -351,3 +352,24 @@ async def test_a_server_that_goes_away_lets_nobody_in(world: World) -> None:
         await world.open("live-jobs")
     assert refused.value.response.status_code == 503
     assert refused.value.response.headers["retry-after"]
+
+
+@pytest.mark.parametrize("path", ["live-jobs", "robot/r-1", "nothing-here"])
+async def test_a_connection_that_ends_leaves_nothing_for_the_garbage_collector(path: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        # Without a token, whose time would keep a bounded number of them for a while.
+        async with fresh(jwt_dev_mode=True) as world:
+            for end in ("close", "abort", "bad token"):
+                with contextlib.suppress(InvalidStatus):
+                    socket = await world.open(path, "bad" if end == "bad token" else None)
+                    await socket.close() if end == "close" else socket.transport.abort()
+                while world.server._server.server_state.connections:
+                    await asyncio.sleep(0)
+            for _ in range(3):  # the last callbacks of the transport
+                await asyncio.sleep(0)
+            kinds = {type(one).__name__ for one in gc.get_objects()}
+            assert kinds.isdisjoint({"FleetSocket", "FleetHttp", "_Brain", "ServerProtocol"})
+    finally:
+        gc.enable()
