@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from api.auth import mint
@@ -28,11 +29,13 @@ SECRET = "a secret of this test, thirty-two bytes or more"
 
 
 def processes_of(group: int) -> list[str]:
-    """Command lines of what still runs in the session that `group` leads."""
+    """Command lines of what still runs in the session that `group` leads. A zombie has ended; when it is
+    taken note of is for its parent to say."""
     listed = subprocess.run(
-        ["ps", "-ww", "-eo", "sid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "sid=,stat=,args="], capture_output=True, text=True, check=True
     ).stdout
-    return [line for line in listed.splitlines() if line.split()[0] == str(group)]
+    running = [line.split(None, 2) for line in listed.splitlines()]
+    return [args for sid, state, args in running if sid == str(group) and not state.startswith("Z")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -303,7 +306,16 @@ def test_a_fleet_on_a_cluster_outlives_its_server_until_down(ray_cluster: None) 
             with httpx.Client(base_url=f"{server.url}/api/v1", headers=headers) as http:
                 assert [job["name"] for job in http.get("/jobs").json()["jobs"]] == known
                 http.post("/jobs", json={"name": "a"})
-            server.stop()
+            token = headers["Authorization"].removeprefix("Bearer ")
+            stream = f"{server.url.replace('http', 'ws', 1)}/api/v1/ws/metrics/stream?token={token}"
+            with connect(stream) as watcher:
+                watcher.recv()
+                server.stop()
+                with pytest.raises(ConnectionClosed) as closed:
+                    while True:
+                        watcher.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1001
         finally:
             server.kill()
     down = fleetcast("down", "--address", address, FLEETCAST_NAMESPACE="outlives")

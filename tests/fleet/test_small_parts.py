@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from random import Random
 
 import pytest
@@ -24,6 +25,17 @@ def test_wall_time_survives_the_wire_to_the_millisecond(wall_ms: int) -> None:
     assert wall_ns_of(text) == wall_ms * MS
     assert len(text) == 24
     assert text.endswith("Z")
+
+
+def test_the_wire_is_utc_wherever_the_server_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        for zone in ("America/St_Johns", "Pacific/Kiritimati"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            assert rfc3339(1_736_937_000_000 * MS) == "2025-01-15T10:30:00.000Z"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @quick
