@@ -50,6 +50,8 @@ bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/fanout.py
 	$(BIN)/python benchmarks/heartbeats.py
+	$(BIN)/python benchmarks/slow_watchers.py
+	$(BIN)/python benchmarks/crowds.py
 
 clean:
 	rm -rf .venv .autobahn build *.egg-info
