@@ -14,6 +14,9 @@ _HEARTBEAT = re.compile(
 )
 
 
+PING = b"\x89\x04"  # with four bytes after it; never part of a text
+
+
 def masked(payload: bytes, opcode: int = 1) -> bytes:
     """A client's frame (1: text, 2: binary) under a mask of zeros, which leaves the payload as it is."""
     size = len(payload)
@@ -68,6 +71,12 @@ class RawSocket(asyncio.Protocol):
 
     def heard(self, data: bytes) -> None:
         self.received += len(data)
+
+    def answer_ping(self, data: bytes) -> None:
+        """To a ping within `data`, if there is one; for those who stay longer than a server waits."""
+        at = data.find(PING)
+        if at >= 0:
+            self.transport.write(masked(data[at + 2 : at + 6], opcode=10))
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._opened.done():

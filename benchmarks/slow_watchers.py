@@ -38,6 +38,7 @@ class TimedSocket(RawSocket):
 
     def heard(self, data: bytes) -> None:
         self.received += len(data)
+        self.answer_ping(data)
         if self._measured:
             now = time.monotonic_ns()
             self.latencies_ms += [(now - int(stamp)) / 1e6 for stamp in _STAMP.findall(data)]
