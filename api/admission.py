@@ -106,19 +106,11 @@ def unbounded_peers(settings: Settings) -> Callable[[str], bool]:
     """Whose connections are not for one client: a proxy's, which stands for many, and this machine's own
     unless the settings bound it."""
     proxies = settings.trusted_proxies
-    networks = [ip_network(proxy, strict=False) for proxy in proxies if is_network(proxy)]
+    networks = [ip_network(proxy) for proxy in proxies]
 
     def unbounded(peer: str) -> bool:
-        if "*" in proxies or peer in proxies or (is_loopback(peer) and not settings.limit_loopback):
+        if is_loopback(peer) and not settings.limit_loopback:
             return True
-        return any(ip_address(peer) in network for network in networks)
+        return any(ip_address(peer.partition("%")[0]) in network for network in networks)
 
     return unbounded
-
-
-def is_network(text: str) -> bool:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True

@@ -63,9 +63,10 @@ class KeyRing:
     async def _take_all(self, fleet: Fleet) -> Page:
         """The place first, the table after it: changes in between are then seen twice, never missed. A key
         that is not in the table any more is as good as revoked."""
+        before = set(self._by_digest)  # what is issued while we wait is not gone
         place = await fleet.read(KEYS, "", 0, 0)
         records = await fleet.keys()
-        gone = set(self._by_digest) - {record.digest for record in records}
+        gone = before - {record.digest for record in records}
         for digest in gone:
             self._on_revoked(self._by_digest.pop(digest).key.key_id)
         for record in records:

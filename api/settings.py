@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     """Names in capitals are the environment variables; FLEETCAST_LIMITS is a JSON object with fields of
     `fleet.limits.Limits`."""
 
-    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(populate_by_name=True, extra="ignore", allow_inf_nan=False)
 
     host: str = Field("127.0.0.1", alias="FLEETCAST_HOST")
     port: int = Field(8000, alias="FLEETCAST_PORT", ge=0, le=65_535)
@@ -122,6 +122,8 @@ def _check(settings: Settings) -> None:
                 f"FLEETCAST_ALLOWED_ORIGINS: {origin!r} is no origin: write scheme://host or "
                 "scheme://host:port in lower case, without a path"
             )
+    for proxy in settings.trusted_proxies:
+        _check_proxy(proxy)
     if settings.jwt_dev_mode and not is_loopback(settings.host):
         raise Misuse(
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "
@@ -132,6 +134,16 @@ def _check(settings: Settings) -> None:
         _check_symmetric(settings)
     else:
         _check_asymmetric(settings)
+
+
+def _check_proxy(proxy: str) -> None:
+    """Not `*` either: then every client could say that it is another, or this machine."""
+    try:
+        ipaddress.ip_network(proxy)
+    except ValueError:
+        raise Misuse(
+            f"FLEETCAST_TRUSTED_PROXIES: {proxy!r} is no address and no network such as 10.0.0.0/8"
+        ) from None
 
 
 def _check_symmetric(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from fleet.errors import PeerFault
 
 WallTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 NS_PER_DAY = 86_400 * 1_000_000_000
+LAST_DAY = 2_932_896  # 9999-12-31, after which RFC 3339 has no years
 
 
 def rfc3339(wall_ns: int) -> str:
@@ -30,6 +31,8 @@ def wall_ns_of(text: str) -> int:
         raise PeerFault(f"the time {text[:40]!r} needs an offset, such as a final Z", "bad_time")
     # Through an integer: a float of seconds since 1970 is off by hundreds of nanoseconds.
     since = moment - datetime.fromtimestamp(0, UTC)
+    if since.days > LAST_DAY:
+        raise PeerFault(f"the time {text[:40]!r} is past the year 9999 in UTC", "bad_time")
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
 
 

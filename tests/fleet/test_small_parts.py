@@ -38,6 +38,12 @@ def test_the_wire_is_utc_wherever_the_server_stands(monkeypatch: pytest.MonkeyPa
         time.tzset()
 
 
+def test_a_time_that_the_wire_cannot_write_is_refused() -> None:
+    assert rfc3339(wall_ns_of("9999-12-31T23:59:59Z")) == "9999-12-31T23:59:59.000Z"
+    with pytest.raises(PeerFault, match="past the year 9999"):
+        wall_ns_of("9999-12-31T23:59:59-01:00")
+
+
 @quick
 @given(st.integers(0, 4 * 10**18))
 def test_the_wire_cuts_wall_time_and_never_rounds_it_up(wall_ns: int) -> None:
