@@ -202,3 +202,20 @@ def test_ten_thousand_flaps_leave_no_trace() -> None:
     assert len(admission) == 0
     assert not admission._of_principal
     assert not admission._of_address
+
+
+async def test_a_herd_that_comes_back_at_once_is_let_in_and_others_are_served_meanwhile(
+    world: World,
+) -> None:
+    async def join() -> None:
+        async with world.open("queue-metrics") as socket:
+            assert "depth" in await asyncio.wait_for(socket.recv(), 20)  # one message, whatever was missed
+
+    herd = asyncio.ensure_future(asyncio.gather(*(join() for _ in range(200))))
+    served = 0
+    async with world.http() as http:
+        while not herd.done():
+            served += (await http.post("/jobs", json={"name": "n"})).status_code == 201
+    await herd
+    assert served > 0
+    await sockets_are(world, 0)
