@@ -12,7 +12,7 @@ from api.auth import ROLES, Principal
 from api.connection_table import spare_descriptors
 from api.problems import TooMany
 from api.rates import Rates, network_of
-from api.settings import Settings, is_loopback
+from api.settings import Settings
 from api.websocket_protocol import FleetSocket
 from fleet.occupancy import Occupancy
 
@@ -29,7 +29,7 @@ class Admission:
         self._most = min(settings.max_sockets, spare_descriptors())
         self._most_per_principal = settings.max_sockets_per_principal
         self._most_per_address = settings.max_sockets_per_address
-        self._limit_loopback = settings.limit_loopback
+        self._settings = settings
         per_s = settings.max_handshakes_per_s
         self._rates = Rates(per_s, max(1.0, per_s), MAX_ADDRESSES)
         self._places: dict[FleetSocket, tuple[str, str]] = {}
@@ -87,7 +87,7 @@ class Admission:
         """Of the peer itself; a header is believed from a trusted proxy only (see `trusted_proxies`). Empty
         for one that is not limited."""
         peer = connection.client.host if connection.client else ""
-        return "" if not peer or (is_loopback(peer) and not self._limit_loopback) else network_of(peer)
+        return network_of(peer) if peer and self._settings.bounds(peer) else ""
 
 
 def _more(counts: Counter[str], name: str) -> None:
@@ -105,12 +105,11 @@ def _less(counts: Counter[str], name: str) -> None:
 def unbounded_peers(settings: Settings) -> Callable[[str], bool]:
     """Whose connections are not for one client: a proxy's, which stands for many, and this machine's own
     unless the settings bound it."""
-    proxies = settings.trusted_proxies
-    networks = [ip_network(proxy) for proxy in proxies]
+    networks = [ip_network(proxy) for proxy in settings.trusted_proxies]
 
     def unbounded(peer: str) -> bool:
-        if is_loopback(peer) and not settings.limit_loopback:
-            return True
-        return any(ip_address(peer.partition("%")[0]) in network for network in networks)
+        return not settings.bounds(peer) or any(
+            ip_address(peer.partition("%")[0]) in network for network in networks
+        )
 
     return unbounded

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from api.auth import ROLES, Principal
 from api.problems import TooMany
 from api.rates import Rates, network_of
-from api.settings import Settings, is_loopback
+from api.settings import Settings
 
 MAX_KEYS = 50_000
 
@@ -35,7 +35,7 @@ class Callers:
     def refuse(self, connection: HTTPConnection) -> None:
         """Who asks without a good token. Raises TooMany once it did so too often."""
         host = connection.client.host if connection.client else ""
-        if self._settings.limit_loopback or not is_loopback(host):
+        if self._settings.bounds(host):
             self._take(self._unknown, network_of(host), "requests without a good token")
 
     def _take(self, rates: Rates, key: object, what: str) -> None:

@@ -101,9 +101,6 @@ class FeedHub:
     def __len__(self) -> int:
         return len(self._level) + len(self._apart)
 
-    def watchers(self) -> set[Watcher]:
-        return self._level | self._apart
-
     def inbound_rate(self) -> InboundRate:
         return InboundRate(self._settings.max_messages_per_s, self._settings.inbound_patience_s)
 

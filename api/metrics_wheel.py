@@ -40,6 +40,7 @@ class MetricsWheel:
         self._heap: list[tuple[float, int, Watcher, float]] = []
         self._tie = itertools.count()
         self._live: dict[Watcher, str] = {}
+        self._labels: Counter[str] = Counter()
         self._background = Background()
         self._earlier = asyncio.Event()
 
@@ -48,15 +49,16 @@ class MetricsWheel:
 
     def environments(self) -> dict[str, int]:
         """Watchers per `environment`."""
-        return dict(Counter(self._live.values()))
+        return dict(self._labels)
 
     def add(self, socket: FleetSocket, interval_s: float, environment: str) -> None:
-        """The first snapshot goes out at once. A client chooses the label, so only the first 32 are kept."""
+        """The first snapshot goes out at once. A client chooses the label, so only 32 at a time have a
+        name."""
         watcher = Subscriber(socket, self._hub.feeds[METRICS], self)
-        labels = set(self._live.values())
-        if environment not in labels and len(labels) >= MAX_LABELS:
+        if environment not in self._labels and len(self._labels) >= MAX_LABELS:
             environment = OTHER
         self._live[watcher] = environment
+        self._labels[environment] += 1
         wait_s = interval_s if self._send(watcher) else NOTHING_YET_S
         due = asyncio.get_running_loop().time() + wait_s
         heapq.heappush(self._heap, (due, next(self._tie), watcher, interval_s))
@@ -65,7 +67,10 @@ class MetricsWheel:
 
     def remove(self, watcher: Watcher) -> None:
         """Entries of those who left leave the heap in bulk, once they are most of it."""
-        self._live.pop(watcher, None)
+        label = self._live.pop(watcher)
+        self._labels[label] -= 1
+        if not self._labels[label]:
+            del self._labels[label]
         if len(self._heap) > 64 and len(self._heap) > 2 * len(self._live):
             self._heap = [entry for entry in self._heap if entry[2] in self._live]
             heapq.heapify(self._heap)

@@ -83,6 +83,10 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         return msgspec.convert(self.limits_json, Limits)
 
+    def bounds(self, host: str) -> bool:
+        """Whether limits per address hold for `host`: this machine itself is exempt unless told otherwise."""
+        return self.limit_loopback or not is_loopback(host)
+
     def secret(self) -> str:
         return self.jwt_secret_key.get_secret_value() if self.jwt_secret_key else ""
 

@@ -7,16 +7,16 @@ import os
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
 
 import msgspec
 import uvloop
 from processes import heard, own_kib, raise_file_limit
 
 from actors.local import LocalFleet
-from api.hub import FeedHub
+from api.admission import Admission
 from api.main import DoorServer
 from api.settings import load
+from api.websocket_protocol import FleetSocket
 from fleet.events import LIVE_JOBS, JobStatusChanged, encode
 from fleet.limits import Limits
 
@@ -53,19 +53,18 @@ class State(msgspec.Struct, frozen=True):
 
 
 class Blocked:
-    """When which watcher's buffer filled, and how long it stayed after."""
+    """When which socket's buffer filled, and how long it stayed after."""
 
-    def __init__(self, feed: FeedHub) -> None:
+    def __init__(self, admission: Admission) -> None:
         self.gone_after_s: list[float] = []
-        self._feed = feed
-        self._since: dict[Any, float] = {}
+        self._admission = admission
+        self._since: dict[FleetSocket, float] = {}
 
     def look(self) -> None:
-        now, here = time.monotonic(), self._feed.watchers()
-        for watcher in [w for w in self._since if w not in here]:
-            self.gone_after_s.append(now - self._since.pop(watcher))
-        full = {watcher for watcher in here if watcher.socket.blocked}
-        self._since = {watcher: self._since.get(watcher, now) for watcher in full}
+        now, here = time.monotonic(), set(self._admission.sockets())
+        for socket in [s for s in self._since if s not in here]:
+            self.gone_after_s.append(now - self._since.pop(socket))
+        self._since = {s: self._since.get(s, now) for s in here if s.blocked}
 
 
 class WatchedDoor:
@@ -77,7 +76,7 @@ class WatchedDoor:
     async def publish(self, order: Publish) -> Published:
         room, blocked = (
             self.fleet.rooms.broadcasters[LIVE_JOBS],
-            Blocked(self.server.door.hub.feeds[LIVE_JOBS]),
+            Blocked(self.server.door.admission),
         )
         loop, first, kib = asyncio.get_running_loop(), self._sent, own_kib(os.getpid())
         start_s, most_kib, ticks = loop.time(), kib, round(order.seconds / TICK_S)

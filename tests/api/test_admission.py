@@ -32,8 +32,9 @@ async def refusal(world: World, path: str = "live-jobs", **how: Any) -> Response
 
 async def sockets_are(world: World, count: int) -> None:
     """Not by HTTP, whose answers would come from another socket."""
-    while len(world.server.door.admission) != count:
-        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while len(world.server.door.admission) != count:
+            await asyncio.sleep(0)
 
 
 def told(answer: Response, code: str) -> bool:

@@ -449,16 +449,27 @@ async def test_a_claim_of_nobody_or_of_a_full_robot_is_refused_and_leases_nothin
         assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "pending"
 
 
-async def test_a_token_of_another_job_changes_nothing(world: World) -> None:
+async def test_a_token_of_another_job_or_robot_or_of_before_changes_nothing(world: World) -> None:
     async with world.http() as http:
-        job_id, report = await held(http)
-        await http.post(f"/jobs/{job_id}/release", json=report)
-        again = {"robot_id": "r-1", "request_id": "again"}
-        [job] = (await http.post("/jobs/claim", json=again)).json()["jobs"]
-        assert job["token"] != report["token"]
-        refused(await http.post(f"/jobs/{job_id}/start", json=report), 409, "stale_token")
-        await http.post("/robots/r-1/heartbeat", json={"jobs": [{"job_id": job_id, "token": 99}]})
-        assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "claimed"
+        job_id, old = await held(http)
+        await http.post(f"/jobs/{job_id}/release", json=old)
+        await http.post("/robots/register", json={"robot_id": "r-2"})
+        other_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+        tokens = {}
+        for robot_id in ("r-1", "r-2"):
+            claim = {"robot_id": robot_id, "request_id": "again"}
+            [job] = (await http.post("/jobs/claim", json=claim)).json()["jobs"]
+            tokens[job["job_id"]] = {"robot_id": robot_id, "token": job["token"]}
+        mine, others = tokens[job_id], tokens[other_id]
+        before = (await http.get(f"/jobs/{job_id}")).json()
+        stranger = mine | {"robot_id": others["robot_id"]}
+        borrowed = others | {"robot_id": mine["robot_id"]}
+        wrong = [(old, 409), (borrowed, 409), (mine | {"token": 99}, 409), (others, 403), (stranger, 403)]
+        for report, status in wrong:
+            refused(await http.post(f"/jobs/{job_id}/start", json=report), status)
+            refused(await http.post(f"/jobs/{job_id}/fail", json=report | {"error": "x"}), status)
+        assert (await http.get(f"/jobs/{job_id}")).json() == before
+        assert (await http.post(f"/jobs/{job_id}/start", json=mine)).status_code == 200
 
 
 @pytest.mark.parametrize("text", ["' OR 1=1 --", "%", "_", "*", "$.robot_id", "weld%", "\x00", "x" * 5_000])
