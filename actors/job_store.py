@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Sequence
 from random import Random
@@ -20,8 +21,9 @@ import msgspec
 
 from actors.batching import refusal_of
 from actors.journal import MemoryJournal, commit
-from actors.publisher import Publisher, Publishes
+from actors.publisher import Follows, NumberedPublisher, Publisher, Publishes
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
+from fleet.feed import FeedHistory
 from fleet.job import Job
 from fleet.job_store import Announcement, Fact, JobStore
 from fleet.limits import MS, SECOND, Limits
@@ -47,11 +49,11 @@ log = logging.getLogger("fleetcast.job_store")
 
 
 class JobStoreRoom:
-    def __init__(self, limits: Limits, live_jobs: Publishes, queue_metrics: Publishes) -> None:
+    def __init__(self, limits: Limits, live_jobs: Follows, queue_metrics: Publishes) -> None:
         self._limits = limits
         self._core = JobStore(limits, Random())
         self._journal = MemoryJournal(self._announce)
-        self._events = Publisher(live_jobs, limits)
+        self._events = NumberedPublisher(live_jobs, limits, FeedHistory(secrets.token_hex(6)))
         self._depths = Publisher(queue_metrics, limits)
         self._depth: int | None = None
         self._depth_ns = 0

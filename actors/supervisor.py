@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import ray
 
-from actors.broadcaster import Broadcaster, MetricsBroadcaster
+from actors.broadcaster import Broadcaster, FollowingBroadcaster, MetricsBroadcaster
 from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
@@ -37,11 +37,9 @@ class Supervisor(msgspec.Struct):
 
     def start(self) -> Rooms:
         """Finds or makes every actor; safe to call from several doors, one after another."""
-        feeds = {
-            name: self._actor(broadcaster_name(name), Broadcaster, self.limits)
-            for name in FEEDS
-            if name != METRICS
-        }
+        roles = dict.fromkeys((ROBOT_STATUS, QUEUE_METRICS, KEYS), Broadcaster)
+        roles[LIVE_JOBS] = FollowingBroadcaster
+        feeds = {name: self._actor(broadcaster_name(name), role, self.limits) for name, role in roles.items()}
         job_store = self._actor(JOB_STORE, JobStoreRoom, self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS])
         registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS], feeds[KEYS])
         rooms = ray_rooms(job_store, registry, feeds)
