@@ -43,6 +43,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.job_store")
@@ -88,6 +89,14 @@ class JobStoreRoom:
         found = self._core.page(status, robot_id, environment, before, limit)
         await self._commit()
         return found
+
+    async def state(self) -> FeedState:
+        """The latest event of every live job and of those that ended last, `max_snapshot_jobs` at most."""
+        found, complete = self._core.latest(self._limits.max_snapshot_jobs)
+        await self._commit()
+        return FeedState(
+            [encode(JobStatusChanged(job.job_id, job.status, at)) for job, at in found], complete
+        )
 
     async def counts(self) -> JobCounts:
         now_ns = time.monotonic_ns()

@@ -44,6 +44,7 @@ from fleet.messages import (
 from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 log = logging.getLogger("fleetcast.registry")
 
@@ -96,6 +97,12 @@ class RegistryRoom:
         found = self._core.page(status, environment, limit, offset)
         await self._commit([])
         return found
+
+    async def state(self) -> FeedState:
+        """The last event of every robot."""
+        said = self._core.latest()
+        await self._commit([])
+        return FeedState(said)
 
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()

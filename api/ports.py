@@ -14,6 +14,7 @@ from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 
 class Fleet(Protocol):
@@ -34,6 +35,8 @@ class Fleet(Protocol):
     def withdraw(self, robot_id: str, request_id: str, claim: asyncio.Future[Answer]) -> None: ...
 
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
+
+    async def state_of(self, feed: str) -> FeedState: ...
 
     async def jobs(
         self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
+from itertools import chain, islice
 from random import Random
 
 import msgspec
@@ -79,6 +80,7 @@ class _Entry(msgspec.Struct):
     alarm_ns: int | None = None
     size_bytes: int = 0
     last_report: tuple[str, int, JobEvent] | None = None
+    changed_at: str = ""
 
 
 class JobStore:
@@ -178,6 +180,19 @@ class JobStore:
                 found.append(entry.job)
                 size += entry.size_bytes
         return found, seq if seq > oldest else 0
+
+    def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
+        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
+        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
+        newest first. The second value is whether every live job is among them."""
+        ended = [self._jobs[job_id] for job_id in islice(reversed(self._finished), limit // 4)]
+        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
+        newest = (self._jobs[job_id] for job_id in reversed(self._by_seq.values()))
+        waiting = (entry for entry in newest if entry.job.status is JobStatus.PENDING)
+        live = list(islice(chain(held, waiting), limit - len(ended)))
+        found = sorted(ended + live, key=lambda entry: entry.changed_at)
+        complete = len(live) == len(self._jobs) - len(self._finished)
+        return [(entry.job, entry.changed_at) for entry in found], complete
 
     def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
         entry = self._entry(job_id)
@@ -545,7 +560,9 @@ class JobStore:
             heapq.heapify(self._deadlines)
 
     def _record(self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int) -> None:
-        self._facts.append(Fact(entry.job, event, announced, rfc3339(wall_ns)))
+        at = rfc3339(wall_ns)
+        entry.changed_at = at if announced else entry.changed_at
+        self._facts.append(Fact(entry.job, event, announced, at))
 
     def _entry(self, job_id: str) -> _Entry:
         entry = self._jobs.get(job_id)

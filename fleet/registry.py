@@ -14,6 +14,8 @@ from fleet.messages import Admitted, Beat, BeatReply, Opened, RobotCounts, Robot
 from fleet.robot import Robot, RobotMetrics, RobotStatus, status_of
 from fleet.wall_time import rfc3339
 
+MAX_DELETED = 1_000
+
 
 class _Entry(msgspec.Struct):
     spec: RobotSpec
@@ -25,6 +27,7 @@ class _Entry(msgspec.Struct):
     offline: bool = False
     maintenance: bool = False
     draining: bool = False
+    said: bytes = b""
 
     def status(self) -> RobotStatus:
         return status_of(self.offline, self.maintenance, self.beat.status, bool(self.beat.job_ids))
@@ -37,6 +40,7 @@ class RobotRegistry:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._robots: dict[str, _Entry] = {}
+        self._deleted: dict[str, bytes] = {}
         self._sessions: dict[str, str] = {}
         # One entry per robot that is not offline; stale deadlines are pushed back when they surface.
         self._deadlines: list[tuple[int, str]] = []
@@ -73,6 +77,7 @@ class RobotRegistry:
             now = rfc3339(wall_ns)
             entry = _Entry(spec, now, now_ns, now)
             self._robots[spec.robot_id] = entry
+            self._deleted.pop(spec.robot_id, None)
             self._counts[entry.status()] += 1
             self._watch(spec.robot_id, now_ns)
             self._announce(entry, now)
@@ -135,6 +140,9 @@ class RobotRegistry:
         if not entry.offline:
             entry.offline = True
             self._announce(entry, rfc3339(wall_ns))
+        self._deleted[robot_id] = _last_word(entry)
+        if len(self._deleted) > MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
         del self._robots[robot_id]
         self._sessions.pop(robot_id, None)
 
@@ -151,6 +159,10 @@ class RobotRegistry:
             if status in (None, entry.status()) and environment in (None, entry.spec.environment)
         ]
         return [self._view(entry) for entry in found[offset : offset + limit]], len(found)
+
+    def latest(self) -> list[bytes]:
+        """The last event of every robot, and of those that were deleted last."""
+        return [*self._deleted.values(), *map(_last_word, self._robots.values())]
 
     def expire(self, now_ns: int, wall_ns: int) -> None:
         """Declares robots offline whose last sign of life is `offline_after_ms` old."""
@@ -194,12 +206,8 @@ class RobotRegistry:
         self._counts[after] += 1
 
     def _announce(self, entry: _Entry, at: str) -> None:
-        beat = entry.beat
-        self._events.append(
-            encode(
-                RobotStatusChanged(entry.spec.robot_id, entry.status(), beat.cpu_percent, beat.memory_mb, at)
-            )
-        )
+        entry.said = encode(_status_changed(entry, at))
+        self._events.append(entry.said)
 
     def _view(self, entry: _Entry) -> Robot:
         spec, beat = entry.spec, entry.beat
@@ -213,3 +221,12 @@ class RobotRegistry:
             draining=entry.draining,
             metrics=RobotMetrics(beat.cpu_percent, beat.memory_mb),
         )
+
+
+def _status_changed(entry: _Entry, at: str) -> RobotStatusChanged:
+    beat = entry.beat
+    return RobotStatusChanged(entry.spec.robot_id, entry.status(), beat.cpu_percent, beat.memory_mb, at)
+
+
+def _last_word(entry: _Entry) -> bytes:
+    return entry.said or encode(_status_changed(entry, entry.seen_at))
