@@ -98,6 +98,10 @@ class RegistryRoom:
         await self._commit([])
         return found
 
+    async def pulse(self) -> str:
+        """A name of this life of the actor."""
+        return self._incarnation.hex()
+
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()
         await self._commit([])

@@ -13,8 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import stores
 from actors.broadcaster import Broadcaster, MetricsBroadcaster
-from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
+from actors.client import FleetClient, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
+from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from actors.stores import MEMORY
 from fleet.errors import Misuse
