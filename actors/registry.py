@@ -27,12 +27,14 @@ from fleet.messages import (
     AdmitClaim,
     Beat,
     BeatReply,
+    BeginDeletion,
     CloseSession,
     DeleteRobot,
     GetRobot,
+    GiveUpDeletion,
     IssueKey,
+    Once,
     OpenSession,
-    Refusal,
     RegisterRobot,
     RegistryCommand,
     RevokeKey,
@@ -43,11 +45,10 @@ from fleet.messages import (
 )
 from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
+from fleet.replies import Replies
 from fleet.robot import Robot
 
 log = logging.getLogger("fleetcast.registry")
-
-_JOURNALED = (RegisterRobot, UpdateRobot, SetRobotStatus, DeleteRobot, IssueKey, RotateKey, RevokeKey)
 
 
 class RegistryRoom:
@@ -56,6 +57,7 @@ class RegistryRoom:
         self._core = RobotRegistry(limits)
         self._keys = KeyTable(limits)
         self._occupancy = OccupancyTable(limits)
+        self._replies = Replies(limits.max_remembered)
         self._journal = MemoryJournal(lambda records: None)
         self._events = Publisher(robot_status, limits)
         self._key_events = Publisher(keys, limits)
@@ -65,41 +67,36 @@ class RegistryRoom:
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatReply]:
         replies = self._core.heartbeats(beats, time.monotonic_ns(), time.time_ns())
-        await self._commit([])
+        await self._commit()
         return replies
 
     async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
         replies = [self._one(command) for command in commands]
-        done = [
-            command
-            for command, reply in zip(commands, replies, strict=True)
-            if isinstance(command, _JOURNALED) and not isinstance(reply, Refusal)
-        ]
-        await self._commit(done)
+        await self._commit()
         return replies
 
     async def keys(self) -> list[KeyRecord]:
         """The whole table, for a door that follows its changes from a place it took before this call."""
         records = self._keys.records()
-        await self._commit([])
+        await self._commit()
         return records
 
     async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]:
         found = self._keys.page(robot_id, before, limit)
-        await self._commit([])
+        await self._commit()
         return found
 
     async def page(
         self, status: str | None, environment: str | None, limit: int, offset: int
     ) -> tuple[list[Robot], int]:
         found = self._core.page(status, environment, limit, offset)
-        await self._commit([])
+        await self._commit()
         return found
 
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()
-        await self._commit([])
+        await self._commit()
         return counts
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
@@ -107,8 +104,11 @@ class RegistryRoom:
         return self._occupancy.exchange(door, held, time.monotonic_ns())
 
     def _one(self, command: RegistryCommand) -> Any:
-        try:
+        def decide() -> Any:
             return self._decide(command, time.monotonic_ns(), time.time_ns())
+
+        try:
+            return self._replies.once(command.request_id, decide) if isinstance(command, Once) else decide()
         except Exception as error:
             return refusal_of(error)
 
@@ -123,11 +123,15 @@ class RegistryRoom:
             case UpdateRobot():
                 return self._core.update(command.spec)
             case AdmitClaim():
-                return self._core.admit(command.robot_id)
+                return self._core.admit(command.robot_id, now_ns)
             case SetRobotStatus():
-                return self._core.set_status(command.robot_id, command.maintenance, command.draining, wall_ns)
+                return self._core.set_status(command, wall_ns)
+            case BeginDeletion():
+                return self._core.begin_deletion(command.robot_id, now_ns, wall_ns)
+            case GiveUpDeletion():
+                return self._core.give_up_deletion(command.robot_id)
             case DeleteRobot():
-                self._core.delete(command.robot_id, wall_ns)
+                self._core.delete(command.robot_id, command.admission, now_ns, wall_ns)
                 return self._keys.revoke_robot(command.robot_id, wall_ns)
             case IssueKey():
                 return self._keys.issue(
@@ -142,10 +146,10 @@ class RegistryRoom:
             case GetRobot():
                 return self._core.get(command.robot_id)
 
-    async def _commit(self, changes: Sequence[RegistryCommand]) -> None:
+    async def _commit(self) -> None:
         """What was decided is announced once it is safe, in the order in which it was decided."""
-        events, keys = self._core.take_events(), self._keys.take_changes()
-        await commit(self._journal, changes)
+        events, keys, robots = self._core.take_events(), self._keys.take_changes(), self._core.take_records()
+        await commit(self._journal, [*robots.changed, *robots.deleted, *keys])
         if events:
             self._events.publish(events)
         if keys:
@@ -157,7 +161,7 @@ class RegistryRoom:
                 self._core.expire(time.monotonic_ns(), time.time_ns())
             except Exception:
                 log.exception("a tick failed; the next goes on")
-            await self._commit([])
+            await self._commit()
             self._tell_incarnation(time.monotonic_ns())
             await asyncio.sleep(self._limits.tick_ms / 1_000)
 
