@@ -34,6 +34,7 @@ from fleet.messages import (
     Command,
     HeartbeatAnswer,
     JobToken,
+    Once,
     RegistryCommand,
 )
 from fleet.occupancy import Occupancy
@@ -112,6 +113,8 @@ class FleetClient:
         return self._commands.put(command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
+        if isinstance(command, Once) and not command.request_id:
+            command = msgspec.structs.replace(command, request_id=secrets.token_hex(8))
         return self._registry.put(command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
@@ -202,7 +205,7 @@ class FleetClient:
     async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
         replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
         held = [
-            Beats(beat.robot_id, jobs)
+            Beats(beat.robot_id, jobs, reply.lease_ms)
             for (beat, jobs), reply in zip(batch, replies, strict=True)
             if jobs and not reply.refused
         ]

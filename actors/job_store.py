@@ -160,7 +160,7 @@ class JobStoreRoom:
             case Held():
                 return self._core.held(command.robot_id)
             case EndClaim():
-                return self._core.end_claim(command.robot_id)
+                return self._core.end_claim(command, now_ns)
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():

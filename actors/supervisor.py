@@ -53,9 +53,10 @@ class Supervisor(msgspec.Struct):
             for name in FEEDS
             if name != METRICS
         }
-        place = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
-        job_store = self._actor(JOB_STORE, JobStoreRoom, *place)
-        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS], feeds[KEYS])
+        given = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
+        job_store = self._actor(JOB_STORE, JobStoreRoom, *given)
+        place = (self.limits, feeds[ROBOT_STATUS], feeds[KEYS], self.store, self.namespace)
+        registry = self._actor(REGISTRY, RegistryRoom, *place)
         rooms = ray_rooms(job_store, registry, feeds)
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)
