@@ -163,7 +163,7 @@ def stuck(facts: Facts) -> Iterator[Violation]:
     """The run waited for every job to end."""
     for final in (facts.finals or {}).values() if facts.drained else ():
         if final.status not in TERMINAL:
-            records = [given.op for given in facts.given[final.job_id]]
+            records = [given.op for given in facts.given.get(final.job_id, [])]
             yield Violation("stuck", final.job_id, f"it is still {final.status}", records)
 
 
@@ -246,8 +246,8 @@ def changed_after_end(facts: Facts) -> Iterator[Violation]:
     """A client was told its end; afterwards it was granted, reported on, or has another end."""
     for job_id, ends in facts.ends.items():
         status, op = min(ends, key=lambda end: end[1].ended_ns)
-        later = [one.op for one in facts.accepted[job_id] if one.first_ns > op.ended_ns]
-        later += [given.op for given in facts.given[job_id] if given.first_ns > op.ended_ns]
+        later = [one.op for one in facts.accepted.get(job_id, []) if one.first_ns > op.ended_ns]
+        later += [given.op for given in facts.given.get(job_id, []) if given.first_ns > op.ended_ns]
         later += [other for another, other in ends if another is not status]
         final = (facts.finals or {}).get(job_id)
         if later or (final and final.status is not status):
@@ -278,7 +278,9 @@ def two_holders(facts: Facts) -> Iterator[Violation]:
     """Two robots at once: the older was not fenced when the newer had the job."""
     for job_id, one, newer in _stale(facts):
         if newer.robot != one.report.robot_id:
-            older = [given.op for given in facts.given[job_id] if given.grant.token == one.report.token]
+            older = [
+                given.op for given in facts.given.get(job_id, []) if given.grant.token == one.report.token
+            ]
             detail = f"{one.report.robot_id} worked on it while {newer.robot} held it"
             yield Violation("two_holders", job_id, detail, [*older, newer.op, one.op])
 
@@ -286,7 +288,7 @@ def two_holders(facts: Facts) -> Iterator[Violation]:
 def _stale(facts: Facts) -> Iterator[tuple[str, Accepted, Given]]:
     for job_id, accepted in facts.accepted.items():
         for one in accepted:
-            for given in facts.given[job_id]:
+            for given in facts.given.get(job_id, []):
                 if given.grant.token > one.report.token and given.op.ended_ns < one.first_ns:
                     yield job_id, one, given
                     break
