@@ -23,6 +23,7 @@ from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotSt
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
+from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
@@ -185,10 +186,12 @@ class FleetClient:
 
     # -- lists
 
-    async def jobs(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]:
-        return await self._rooms.job_store.page(status, robot_id, environment, before, limit)
+    async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        return await self._rooms.job_store.page(wanted, before, limit)
+
+    async def history(self, job_id: str) -> list[HistoryEvent]:
+        """Empty for a job that does not exist."""
+        return await self._rooms.job_store.history(job_id)
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int

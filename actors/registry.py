@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.batching import refusal_of
-from actors.journal import MemoryJournal, commit
+from actors.document_tables import MemoryDocuments
+from actors.journal import Journal, commit
 from actors.publisher import Publisher, Publishes
 from fleet.events import encode
 from fleet.keys import ApiKey, KeyRecord, KeyTable
@@ -58,7 +59,7 @@ class RegistryRoom:
         self._keys = KeyTable(limits)
         self._occupancy = OccupancyTable(limits)
         self._replies = Replies(limits.max_remembered)
-        self._journal = MemoryJournal(lambda records: None)
+        self._journal = Journal(MemoryDocuments(), lambda records: None)
         self._events = Publisher(robot_status, limits)
         self._key_events = Publisher(keys, limits)
         self._incarnation = secrets.token_bytes(8)

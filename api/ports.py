@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
+from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
@@ -35,9 +36,9 @@ class Fleet(Protocol):
 
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
 
-    async def jobs(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]: ...
+    async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
+
+    async def history(self, job_id: str) -> list[HistoryEvent]: ...
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int

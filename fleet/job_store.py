@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
+from collections.abc import Sequence
 from random import Random
 
 import msgspec
@@ -16,14 +17,18 @@ from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
 from fleet.events import encode
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
+from fleet.job_record import Announcement, Fact, JobRecord, JobsAtRest, Said
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
     Answer,
     Beats,
+    Cancel,
     Cancelled,
     Claim,
+    Command,
     EndClaim,
+    Get,
     Granted,
     JobCounts,
     JobSpec,
@@ -48,23 +53,6 @@ _REPORTED = {
 }
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """One change of one job, for the journal. `announced` facts are events of the live-jobs feed."""
-
-    job: Job
-    event: JobEvent
-    announced: bool
-    at: str
-
-
-class Announcement(msgspec.Struct, frozen=True):
-    """A job status that somebody told the fleet; for the journal, and an event of the live-jobs feed."""
-
-    job_id: str
-    status: JobStatus
-    at: str
-
-
 class _Entry(msgspec.Struct):
     job: Job
     seq: int
@@ -82,17 +70,37 @@ class _Entry(msgspec.Struct):
     size_bytes: int = 0
     lease_ms: int = 0
     last_report: tuple[str, int, JobEvent] | None = None
+    claim_id: str = ""
+
+    def record(self) -> JobRecord:
+        return JobRecord(
+            self.job,
+            self.seq,
+            self.due_wall_ns,
+            self.token,
+            self.timed_out,
+            self.stop_at_ns,
+            self.timeout_at_ns,
+            self.expires_at_ns,
+            self.last_report,
+            self.claim_id,
+            self.lease_ms,
+        )
 
 
 class JobStore:
-    """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`."""
+    """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`.
+
+    In memory are the jobs that live, and the newest finished ones: those are forgotten by `trim`, and come
+    back by `remember` when somebody names them."""
 
     def __init__(self, limits: Limits, rng: Random) -> None:
         self._limits = limits
         self._rng = rng
         self._jobs: dict[str, _Entry] = {}
-        self._by_seq: dict[int, str] = {}
-        self._seq = itertools.count(1)
+        self._seq = 1
+        self._number = 0
+        self._part = 0
         self._pending = PendingQueue()
         self._waiting = WaitingClaims()
         self._scheduled: list[tuple[int, str]] = []
@@ -100,7 +108,7 @@ class JobStore:
         self._wait_ends: list[tuple[int, int, Waiting]] = []
         self._tie = itertools.count()
         self._held: dict[str, set[str]] = {}
-        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._finished: OrderedDict[str, int] = OrderedDict()  # with the number of the event after the last
         self._finished_bytes = 0
         self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
@@ -108,16 +116,56 @@ class JobStore:
         self._doors = Doors(limits, rng)
         self._facts: list[Fact | Announcement] = []
         self._announced: OrderedDict[str, None] = OrderedDict()
+        self._submitted: OrderedDict[str, None] = OrderedDict()
         self._status_counts = dict.fromkeys(JobStatus, 0)
         self._day = 0
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
         self._waits = WaitWindow(limits.wait_window_s)
 
+    def restore(self, rest: JobsAtRest, now_ns: int, wall_ns: int) -> None:
+        """Once, before the first command. Every lease starts anew at its full length; no token is void;
+        claims that were granted get their first answer again, those that waited are sent again by doors."""
+        self._number, self._part = rest.number, rest.part
+        self._roll_day(wall_ns)
+        self._today = {JobStatus.COMPLETED: rest.completed_today, JobStatus.FAILED: rest.failed_today}
+        for announcement_id in rest.announcement_ids:
+            self._know(self._announced, announcement_id)
+        for job_id in rest.job_ids:
+            self._know(self._submitted, job_id)
+        for record in rest.records:
+            self._resume(self._keep(record), record, now_ns, wall_ns)
+        self._seq = max(self._seq, rest.seq)
+        self._restore_answers(rest.records)
+        self._facts.clear()
+
+    def _resume(self, entry: _Entry, record: JobRecord, now_ns: int, wall_ns: int) -> None:
+        job = entry.job
+        if job.status is JobStatus.PENDING:
+            self._enqueue(entry, now_ns, wall_ns)
+            if entry.due and record.expires_at_ns is not None:
+                entry.expires_at_ns, entry.alarm_ns = record.expires_at_ns, None
+                self._alarm(entry, entry.expires_at_ns)
+            return
+        self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
+        entry.lease_until_ns = now_ns + entry.lease_ms * MS
+        entry.stop_at_ns, entry.timeout_at_ns = record.stop_at_ns, record.timeout_at_ns
+        self._alarm(entry, min(_deadlines(entry))[0])
+
+    def _restore_answers(self, records: Sequence[JobRecord]) -> None:
+        """The newest claim of each robot, with all that it was granted and still holds."""
+        held = [record for record in records if record.job.status in ACTIVE]
+        newest: dict[str, JobRecord] = {}
+        for record in sorted(held, key=lambda record: record.job.claimed_at or ""):
+            newest[record.job.robot_id or ""] = record
+        for robot_id, last in newest.items():
+            mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
+            self._know_answer(robot_id, last.claim_id, [(r.job.job_id, r.token) for r in mine])
+
     # -- commands
 
     def submit(self, command: Submit, now_ns: int, wall_ns: int) -> list[Job]:
         """All or nothing. An id that exists returns its job: the command was repeated."""
-        if command.job_ids and command.job_ids[0] in self._jobs:
+        if command.job_ids and command.job_ids[0] in self._submitted:
             return [self.get(job_id) for job_id in command.job_ids]
         dues = [wall_ns_of(s.not_before) if s.not_before else wall_ns for s in command.specs]
         if self._status_counts[JobStatus.PENDING] + len(command.specs) > self._limits.max_pending:
@@ -125,6 +173,7 @@ class JobStore:
         at = rfc3339(wall_ns)
         for job_id, spec, due in zip(command.job_ids, command.specs, dues, strict=True):
             self._add(job_id, spec, command.retry_of, max(due, wall_ns), at, now_ns, wall_ns)
+            self._know(self._submitted, job_id)
         self._match(now_ns, wall_ns)
         return [self.get(job_id) for job_id in command.job_ids]
 
@@ -142,13 +191,30 @@ class JobStore:
         fields = {name: getattr(spec, name) for name in JobSpec.__struct_fields__}
         fields["not_before"] = rfc3339(due) if spec.not_before else None
         job = Job(job_id=job_id, status=status, created_at=at, retry_of=retry_of, **fields)
-        needs = (spec.environment, frozenset(spec.required_capabilities))
-        entry = _Entry(job, next(self._seq), due, needs, size_bytes=len(encode(spec.payload)))
-        self._jobs[job_id] = entry
-        self._by_seq[entry.seq] = job_id
-        self._status_counts[status] += 1
-        self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+        entry = self._keep(JobRecord(job, self._seq, due))
         self._enqueue(entry, now_ns, wall_ns)
+        self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+
+    def _keep(self, record: JobRecord) -> _Entry:
+        job = record.job
+        needs = (job.environment, frozenset(job.required_capabilities))
+        size = len(encode(job.payload)) + (len(encode(job.result)) if job.result is not None else 0)
+        entry = _Entry(
+            job,
+            record.seq,
+            record.due_wall_ns,
+            needs,
+            record.token,
+            timed_out=record.timed_out,
+            size_bytes=size,
+            last_report=record.last_report,
+            claim_id=record.claim_id,
+            lease_ms=record.lease_ms or self._limits.lease_ms,
+        )
+        self._jobs[job.job_id] = entry
+        self._seq = max(self._seq, record.seq + 1)
+        self._status_counts[job.status] += 1
+        return entry
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
         """A new job like one that failed or was cancelled. Raises Conflict for any other."""
@@ -161,27 +227,6 @@ class JobStore:
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job
-
-    def page(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]:
-        """Newest first, from below submission number `before` (0: from the newest). The second value
-        is the `before` of the next page, 0 at the end. Looks at 5,000 jobs and takes `max_page_bytes` of
-        payloads and results at most, so that no caller holds up the fleet: a page may be short, or empty,
-        and yet not be the last."""
-        newest = next(reversed(self._by_seq), 0)
-        seq = min(before, newest + 1) if before else newest + 1
-        oldest = next(iter(self._by_seq), 1)
-        floor = max(oldest, seq - 5_000)
-        found: list[Job] = []
-        size = 0
-        while seq > floor and len(found) < limit and size < self._limits.max_page_bytes:
-            seq -= 1
-            entry = self._jobs.get(self._by_seq.get(seq, ""))
-            if entry and _selected(entry.job, status, robot_id, environment):
-                found.append(entry.job)
-                size += entry.size_bytes
-        return found, seq if seq > oldest else 0
 
     def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
         entry = self._entry(job_id)
@@ -209,10 +254,10 @@ class JobStore:
         if report.event is JobEvent.PROGRESS:
             next_status(job.status, report.event, self._ask(entry))
             entry.job = msgspec.structs.replace(job, progress=report.progress)
-            self._record(entry, report.event, False, wall_ns)
+            said = Said(report.progress, report.current_node, report.message)
+            self._record(entry, report.event, False, wall_ns, said)
             return entry.job
         self._move(entry, report.event, now_ns, wall_ns, report)
-        entry.last_report = (report.robot_id, report.token, report.event)
         self._match(now_ns, wall_ns)
         return entry.job
 
@@ -220,10 +265,15 @@ class JobStore:
         """Says what it is told and changes no job. The last `max_remembered` ids are known again."""
         if command.announcement_id in self._announced:
             return
-        self._announced[command.announcement_id] = None
-        if len(self._announced) > self._limits.max_remembered:
-            self._announced.popitem(last=False)
-        self._facts.append(Announcement(command.job_id, command.status, rfc3339(wall_ns)))
+        self._know(self._announced, command.announcement_id)
+        number, self._number, self._part = self._number, self._number + 1, 0
+        at = rfc3339(wall_ns)
+        self._facts.append(Announcement(number, command.announcement_id, command.job_id, command.status, at))
+
+    def _know(self, ids: OrderedDict[str, None], sent: str) -> None:
+        ids[sent] = None
+        if len(ids) > self._limits.max_remembered:
+            ids.popitem(last=False)
 
     def held(self, robot_id: str) -> list[str]:
         return sorted(self._held.get(robot_id, ()))
@@ -394,18 +444,22 @@ class JobStore:
     def _grant(self, entry: _Entry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
         entry.door = claim.door
+        entry.claim_id = claim.request_id
         entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
         return Granted(entry.job, entry.token, entry.lease_ms)
 
     def _answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
         tokens = [(grant.job.job_id, grant.token) for grant in grants]
-        self._answered[claim.robot_id] = (claim.request_id, tokens)
-        self._answered.move_to_end(claim.robot_id)
-        if len(self._answered) > self._limits.max_robots:
-            self._answered.popitem(last=False)
+        self._know_answer(claim.robot_id, claim.request_id, tokens)
         if post:
             self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
+
+    def _know_answer(self, robot_id: str, request_id: str, tokens: list[tuple[str, int]]) -> None:
+        self._answered[robot_id] = (request_id, tokens)
+        self._answered.move_to_end(robot_id)
+        if len(self._answered) > self._limits.max_robots:
+            self._answered.popitem(last=False)
 
     def _first_answer(self, claim: Claim) -> Answer | None:
         request_id, tokens = self._answered.get(claim.robot_id, ("", []))
@@ -450,6 +504,8 @@ class JobStore:
         self._arrive(entry, event, now_ns, wall_ns)
         self._status_counts[before.status] -= 1
         self._status_counts[status] += 1
+        if report is not None:
+            entry.last_report = (report.robot_id, report.token, report.event)
         self._record(entry, event, True, wall_ns)
 
     def _leave(self, before: Job) -> None:
@@ -519,18 +575,44 @@ class JobStore:
         self._roll_day(wall_ns)
         if job.status in self._today:
             self._today[job.status] += 1
+        entry.size_bytes += len(encode(job.result)) if job.result is not None else 0
+        self._shelve(entry, self._number + 1)
+
+    def _shelve(self, entry: _Entry, number: int) -> None:
         entry.alarm_ns = None
         entry.due = True
-        entry.size_bytes += len(encode(job.result)) if job.result is not None else 0
-        self._finished[job.job_id] = None
+        self._finished[entry.job.job_id] = number
         self._finished_bytes += entry.size_bytes
+
+    def trim(self, committed: int) -> None:
+        """Forgets the oldest finished jobs beyond the bounds, but none of the events from number `committed`
+        on: who asked for one would not find it anywhere."""
         limits = self._limits
         while len(self._finished) > limits.max_finished or self._finished_bytes > limits.max_finished_bytes:
-            oldest, _ = self._finished.popitem(last=False)
+            oldest, number = next(iter(self._finished.items()))
+            if number > committed:
+                return
+            del self._finished[oldest]
             gone = self._jobs.pop(oldest)
-            del self._by_seq[gone.seq]
             self._status_counts[gone.job.status] -= 1
             self._finished_bytes -= gone.size_bytes
+
+    def forgotten(self, command: Command) -> list[str]:
+        """Jobs that the command is about and that are not in memory, if they exist: `remember` them first."""
+        match command:
+            case Submit():
+                repeated = command.job_ids and command.job_ids[0] in self._submitted
+                named = command.job_ids if repeated else []
+            case Get() | Retry() | Cancel() | Report():
+                named = [command.job_id]
+            case _:
+                named = []
+        return [job_id for job_id in named if job_id not in self._jobs]
+
+    def remember(self, record: JobRecord) -> None:
+        """A finished job that somebody names again; for a job that is known nothing changes."""
+        if record.job.job_id not in self._jobs:
+            self._shelve(self._keep(record), self._number)
 
     def _roll_day(self, wall_ns: int) -> None:
         if day_of(wall_ns) > self._day:
@@ -554,8 +636,15 @@ class JobStore:
             ]
             heapq.heapify(self._deadlines)
 
-    def _record(self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int) -> None:
-        self._facts.append(Fact(entry.job, event, announced, rfc3339(wall_ns)))
+    def _record(
+        self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
+    ) -> None:
+        if announced:
+            number, self._number, self._part = self._number, self._number + 1, 0
+        else:
+            self._part += 1
+            number = self._number - 1
+        self._facts.append(Fact(number, self._part, event, rfc3339(wall_ns), entry.record(), said))
 
     def _entry(self, job_id: str) -> _Entry:
         entry = self._jobs.get(job_id)
@@ -572,14 +661,6 @@ def _deadlines(entry: _Entry) -> list[tuple[int, JobEvent]]:
         (entry.expires_at_ns, JobEvent.PENDING_TIMEOUT),
     )
     return [(at_ns, event) for at_ns, event in dated if at_ns is not None]
-
-
-def _selected(job: Job, status: str | None, robot_id: str | None, environment: str | None) -> bool:
-    return (
-        status in (None, job.status)
-        and robot_id in (None, job.robot_id)
-        and environment in (None, job.environment)
-    )
 
 
 def _fenced(entry: _Entry, report: Report) -> Exception:

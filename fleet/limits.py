@@ -38,15 +38,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     refresh_ms: int = 1_000
     occupancy_interval_ms: int = 1_000
     tick_ms: int = 20
+    clock_note_ms: int = 10_000
+    clean_interval_ms: int = 60_000
+    compact_interval_ms: int = 1_000
+    retention_s: int = 7 * 86_400
 
     max_pending: int = 1_000_000
-    max_finished: int = 100_000
-    max_finished_bytes: int = 256 * 1024 * 1024
+    max_finished: int = 10_000
+    max_finished_bytes: int = 64 * 1024 * 1024
     max_page_bytes: int = 1024 * 1024
     max_robots: int = 100_000
     max_keys: int = 100_000
     max_named_per_door: int = 500
-    max_remembered: int = 10_000
+    max_remembered: int = 100_000
     max_jobs_per_submit: int = 1_000
     max_claim_wait_ms: int = 30_000
     max_payload_bytes: int = 256 * 1024

@@ -101,6 +101,8 @@ class Report(msgspec.Struct, frozen=True):
     error: str | None = None
     retryable: bool = True
     progress: float | None = None
+    current_node: str | None = None
+    message: str | None = None
 
 
 class Announce(msgspec.Struct, frozen=True):

@@ -374,10 +374,28 @@ def test_finished_jobs_are_evicted_at_the_bound_oldest_first() -> None:
     world.submit("a", "b", "c", "kept")
     for job_id in ("b", "a", "c"):
         world.store.cancel(job_id, *world.clock)
+    world.store.trim(len(world.store.take_facts()))
     with pytest.raises(NotFound):
         world.store.get("b")
-    jobs, following = world.store.page(None, None, None, 0, 10)
-    assert ([job.job_id for job in jobs], following) == (["kept", "c", "a"], 0)
+    assert [world.store.get(job_id).status for job_id in ("a", "c", "kept")] == [
+        "cancelled",
+        "cancelled",
+        "pending",
+    ]
+
+
+def test_what_is_not_committed_is_not_forgotten() -> None:
+    """Nobody would find it: not in memory, and not in the journal yet."""
+    world = World(max_finished=1)
+    world.submit("a", "b")
+    committed = len(world.store.take_facts())
+    for job_id in ("a", "b"):
+        world.store.cancel(job_id, *world.clock)
+    world.store.trim(committed)
+    assert world.store.get("a").status == "cancelled"
+    world.store.trim(committed + 1)
+    with pytest.raises(NotFound):
+        world.store.get("a")
 
 
 def test_a_failed_attempt_waits_and_keeps_its_error(world: World) -> None:
@@ -414,17 +432,6 @@ def test_progress_is_kept_and_not_announced(world: World) -> None:
     world.store.take_facts()
     assert world.say(E.PROGRESS, token, progress=40.0).progress == 40.0
     assert [fact.announced for fact in world.store.take_facts()] == [False]
-
-
-def test_pages_walk_every_job_once_from_the_newest(world: World) -> None:
-    world.submit(*(f"j{n}" for n in range(7)))
-    seen, before = [], 0
-    while True:
-        jobs, before = world.store.page(None, None, None, before, 3)
-        seen += [job.job_id for job in jobs]
-        if not before:
-            break
-    assert seen == [f"j{n}" for n in reversed(range(7))]
 
 
 def test_the_counters_of_today_start_again_at_midnight(world: World) -> None:
@@ -532,22 +539,16 @@ def test_finished_jobs_are_evicted_by_their_size_too() -> None:
     for name in ("a", "b", "c"):
         world.submit(name, payload={"x": "y" * 300})
         world.say(E.COMPLETE, _started(world, name), name, result="z" * 100)
-    jobs, _ = world.store.page(None, None, None, 0, 10)
-    assert [job.job_id for job in jobs] == ["c", "b"]
+    world.store.trim(len(world.store.take_facts()))
+    with pytest.raises(NotFound):
+        world.store.get("a")
+    assert world.store.get("b").status == world.store.get("c").status == "completed"
 
 
 def _started(world: World, name: str) -> int:
     token = world.grant().token
     world.say(E.START, token, name)
     return token
-
-
-def test_a_page_ends_when_it_has_taken_its_bytes() -> None:
-    world = World(max_page_bytes=1_000)
-    world.submit(*(f"j{n}" for n in range(6)), payload={"x": "y" * 400})
-    jobs, following = world.store.page(None, None, None, 0, 10)
-    assert [job.job_id for job in jobs] == ["j5", "j4", "j3"]
-    assert [job.job_id for job in world.store.page(None, None, None, following, 10)[0]] == ["j2", "j1", "j0"]
 
 
 def test_a_job_that_went_back_shows_no_times_of_its_dead_attempt(world: World) -> None:
