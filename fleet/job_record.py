@@ -15,9 +15,8 @@ from fleet.wall_time import WallTime
 
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A job and all that the store must know of it besides: of its lease no more than how long it is, since
-    after a restart every lease starts anew. `seq` is its place in the order of submission, `claim_id` the
-    request that it was granted to."""
+    """A job and all that the store must know of it besides. No lease: after a restart every lease starts
+    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to."""
 
     job: Job
     seq: int

@@ -147,7 +147,7 @@ class JobStore:
                 self._alarm(entry, entry.expires_at_ns)
             return
         self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
-        entry.lease_until_ns = now_ns + entry.lease_ms * MS
+        entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
         entry.stop_at_ns, entry.timeout_at_ns = record.stop_at_ns, record.timeout_at_ns
         self._alarm(entry, min(_deadlines(entry))[0])
 
@@ -209,7 +209,7 @@ class JobStore:
             size_bytes=size,
             last_report=record.last_report,
             claim_id=record.claim_id,
-            lease_ms=record.lease_ms or self._limits.lease_ms,
+            lease_ms=record.lease_ms,
         )
         self._jobs[job.job_id] = entry
         self._seq = max(self._seq, record.seq + 1)

@@ -17,6 +17,11 @@ class Replies:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def keep(self, request_id: str, reply: Any) -> None:
+        self._kept[request_id] = reply
+        if len(self._kept) > self._bound:
+            self._kept.popitem(last=False)
+
     def once(self, request_id: str, act: Callable[[], Any]) -> Any:
         """What `act` returns, or what it returned the first time. A refusal (it raises) changed nothing and
         is not kept; without a `request_id` nothing is."""
@@ -24,7 +29,5 @@ class Replies:
             return self._kept[request_id]
         reply = act()
         if request_id:
-            self._kept[request_id] = reply
-            if len(self._kept) > self._bound:
-                self._kept.popitem(last=False)
+            self.keep(request_id, reply)
         return reply
