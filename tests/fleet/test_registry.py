@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import PeerFault
+from fleet.errors import PeerFault, Unavailable
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import Beat, SetRobotStatus
 from fleet.messages import RobotSpec as Spec
@@ -221,6 +221,34 @@ def test_a_robot_deleted_and_registered_between_two_looks_is_one_record(world: W
     changes = world.registry.take_records()
     assert [record.spec.robot_id for record in changes.changed] == ["r"]
     assert changes.deleted == ["s"]
+
+
+def test_two_who_delete_a_robot_at_once_both_succeed(world: World) -> None:
+    world.join("r")
+    first, second = (world.registry.begin_deletion("r", *world.clock) for _ in range(2))
+    for admission in (second, first):
+        world.registry.delete("r", admission, *world.clock)
+    assert world.registry.counts().total == 0
+
+
+def test_a_deletion_that_another_gave_up_must_begin_anew(world: World) -> None:
+    """In between a claim may have been admitted."""
+    world.join("r")
+    first = world.registry.begin_deletion("r", *world.clock)
+    world.registry.give_up_deletion("r")
+    world.registry.begin_deletion("r", *world.clock)
+    with pytest.raises(Unavailable):
+        world.registry.delete("r", first, *world.clock)
+    assert world.registry.get("r").status == "idle"
+
+
+def test_a_deletion_that_nobody_ends_lapses(world: World) -> None:
+    world.join("r")
+    admission = world.registry.begin_deletion("r", *world.clock)
+    world.after(world.limits.deletion_ms)
+    assert world.registry.admit("r", world.now_ns).admission == admission
+    with pytest.raises(Unavailable):
+        world.registry.delete("r", admission, *world.clock)
 
 
 @pytest.mark.parametrize("frozen_s", [2, 20, 3_600])
