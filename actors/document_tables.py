@@ -64,6 +64,12 @@ class DocumentTables:
 
         self._writer.commit(work, Counters(clock_ns=self.now_ns()))
 
+    def note_clock(self) -> None:
+        """Nothing here is measured over a restart."""
+
+    def clean(self, wall_ns: int) -> int:
+        return 0
+
     def compact(self) -> None:
         self._database.compact()
 
@@ -76,11 +82,20 @@ class MemoryDocuments:
 
     blocking = False
 
+    def __init__(self) -> None:
+        self.now_ns: Callable[[], int] = lambda: 0
+
     def open(self) -> tuple[int, list[Document]]:
         return 0, []
 
     def write(self, records: Sequence[Document]) -> None:
         pass
+
+    def note_clock(self) -> None:
+        pass
+
+    def clean(self, wall_ns: int) -> int:
+        return 0
 
     def compact(self) -> None:
         pass

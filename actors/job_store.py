@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from random import Random
@@ -66,6 +67,7 @@ class JobStoreRoom:
         """`began_ns`: when the fleet began, in wall time; a restart of this actor does not change it."""
         self._limits = limits
         self._began_ns = began_ns or time.time_ns()
+        self._life = secrets.token_hex(6)
         self._tables = job_tables(store, fleet, limits)
         wall_ns = time.time_ns()
         opening, rest = opened(lambda: self._tables.open(wall_ns))
@@ -125,6 +127,10 @@ class JobStoreRoom:
         """Empty for a job that does not exist."""
         return await self._read(self._tables.history, job_id)
 
+    async def pulse(self) -> str:
+        """A name of this life of the actor."""
+        return self._life
+
     async def counts(self) -> JobCounts:
         wall_ns = time.time_ns()
         counts = self._core.counts(self._clock.tick(), wall_ns)
@@ -154,7 +160,7 @@ class JobStoreRoom:
             case Held():
                 return self._core.held(command.robot_id)
             case EndClaim():
-                return self._core.end_claim(command.robot_id)
+                return self._core.end_claim(command, now_ns)
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():

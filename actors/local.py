@@ -17,7 +17,7 @@ def local_rooms(limits: Limits, version: str = "", store: str = MEMORY) -> Rooms
     """Needs a running event loop."""
     feeds = {name: Broadcaster(limits) for name in FEEDS if name != METRICS}
     job_store = JobStoreRoom(limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], store)
-    registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS])
+    registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS], store)
     metrics = MetricsBroadcaster(limits, Snapshot(job_store, registry, version))
     return Rooms(job_store, registry, {**feeds, METRICS: metrics})
 
@@ -31,10 +31,10 @@ class LocalFleet(FleetClient):
 
     async def close(self) -> None:
         await super().close()
-        runs = [self.rooms.registry._run]
         metrics = self.rooms.broadcasters[METRICS]
-        runs += [metrics._run] if isinstance(metrics, MetricsBroadcaster) else []
+        runs = [metrics._run] if isinstance(metrics, MetricsBroadcaster) else []
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
         await self.rooms.job_store.close()
+        await self.rooms.registry.close()

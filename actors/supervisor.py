@@ -13,8 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import stores
 from actors.broadcaster import Broadcaster, MetricsBroadcaster
-from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
+from actors.client import FleetClient, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
+from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from actors.stores import MEMORY
 from fleet.errors import Misuse
@@ -52,9 +53,10 @@ class Supervisor(msgspec.Struct):
             for name in FEEDS
             if name != METRICS
         }
-        place = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
-        job_store = self._actor(JOB_STORE, JobStoreRoom, *place)
-        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS], feeds[KEYS])
+        given = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
+        job_store = self._actor(JOB_STORE, JobStoreRoom, *given)
+        place = (self.limits, feeds[ROBOT_STATUS], feeds[KEYS], self.store, self.namespace)
+        registry = self._actor(REGISTRY, RegistryRoom, *place)
         rooms = ray_rooms(job_store, registry, feeds)
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)

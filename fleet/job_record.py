@@ -28,6 +28,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_at_ns: int | None = None
     last_report: tuple[str, int, JobEvent] | None = None
     claim_id: str = ""
+    lease_ms: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from random import Random
 
 import msgspec
 
+from fleet.admissions import EndedAdmissions
 from fleet.dispatch import Needs, PendingQueue, Waiting, WaitingClaims, matches, rank
 from fleet.doors import Doors
 from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
@@ -26,6 +27,7 @@ from fleet.messages import (
     Cancelled,
     Claim,
     Command,
+    EndClaim,
     Get,
     Granted,
     JobCounts,
@@ -66,6 +68,7 @@ class _Entry(msgspec.Struct):
     expires_at_ns: int | None = None
     alarm_ns: int | None = None
     size_bytes: int = 0
+    lease_ms: int = 0
     last_report: tuple[str, int, JobEvent] | None = None
     claim_id: str = ""
 
@@ -81,6 +84,7 @@ class _Entry(msgspec.Struct):
             self.expires_at_ns,
             self.last_report,
             self.claim_id,
+            self.lease_ms,
         )
 
 
@@ -108,6 +112,7 @@ class JobStore:
         self._finished_bytes = 0
         self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
+        self._admissions = EndedAdmissions(limits)
         self._doors = Doors(limits, rng)
         self._facts: list[Fact | Announcement] = []
         self._announced: OrderedDict[str, None] = OrderedDict()
@@ -142,7 +147,7 @@ class JobStore:
                 self._alarm(entry, entry.expires_at_ns)
             return
         self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
-        entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+        entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
         entry.stop_at_ns, entry.timeout_at_ns = record.stop_at_ns, record.timeout_at_ns
         self._alarm(entry, min(_deadlines(entry))[0])
 
@@ -204,6 +209,7 @@ class JobStore:
             size_bytes=size,
             last_report=record.last_report,
             claim_id=record.claim_id,
+            lease_ms=record.lease_ms,
         )
         self._jobs[job.job_id] = entry
         self._seq = max(self._seq, record.seq + 1)
@@ -284,7 +290,7 @@ class JobStore:
             if entry.token != named.token:
                 stop += [named.job_id] if named.token > entry.token else []
                 continue
-            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+            entry.lease_until_ns = now_ns + max(entry.lease_ms, beats.lease_ms) * MS
             if entry.job.cancel_requested or entry.timed_out:
                 stop.append(named.job_id)
         return stop
@@ -296,6 +302,8 @@ class JobStore:
         repeated = self._first_answer(claim)
         if repeated is not None:
             return repeated
+        if self._admissions.too_late(claim.robot_id, claim.admission, now_ns):
+            return Answer(claim.robot_id, claim.request_id, [])
         held = len(self._held.get(claim.robot_id, ()))
         if held >= claim.max_concurrent_jobs:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
@@ -332,10 +340,13 @@ class JobStore:
         if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
             self._waiting.remove(command.robot_id)
 
-    def end_claim(self, robot_id: str) -> None:
-        """The robot gets no more jobs: its parked claim is answered with none."""
-        waiting = self._waiting.remove(robot_id)
-        if waiting is not None:
+    def end_claim(self, command: EndClaim, now_ns: int) -> None:
+        """The robot gets no more jobs: its claim of before is answered with none, parked or still to come."""
+        robot_id = command.robot_id
+        self._admissions.end_before(robot_id, command.admission, now_ns)
+        waiting = self._waiting.get(robot_id)
+        if waiting is not None and waiting.claim.admission < command.admission:
+            self._waiting.remove(robot_id)
             self._doors.post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
 
     def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
@@ -434,8 +445,9 @@ class JobStore:
         entry.token += 1
         entry.door = claim.door
         entry.claim_id = claim.request_id
+        entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
-        return Granted(entry.job, entry.token, self._limits.lease_ms)
+        return Granted(entry.job, entry.token, entry.lease_ms)
 
     def _answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
         tokens = [(grant.job.job_id, grant.token) for grant in grants]
@@ -454,7 +466,7 @@ class JobStore:
         if request_id != claim.request_id:
             return None
         mine = [
-            Granted(entry.job, token, self._limits.lease_ms)
+            Granted(entry.job, token, entry.lease_ms)
             for job_id, token in tokens
             if (entry := self._jobs.get(job_id)) and entry.token == token and entry.job.status in ACTIVE
         ]
@@ -509,7 +521,7 @@ class JobStore:
         entry.expires_at_ns = None
         if job.status in ACTIVE:
             self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
-            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+            entry.lease_until_ns = now_ns + entry.lease_ms * MS
             self._alarm(entry, entry.lease_until_ns)
             if event is JobEvent.CLAIM:
                 self._waits.add(max(0, wall_ns - entry.due_wall_ns), now_ns)

@@ -14,7 +14,8 @@ import ray
 import ray.exceptions
 from conftest import FollowFeed, World, end_of, hear, refused, served, until
 
-from actors.client import FleetClient, RayRoom
+from actors.client import FleetClient
+from actors.ray_room import RayRoom
 from actors.supervisor import JOB_STORE, REGISTRY, Supervisor, broadcaster_name
 from fleet.errors import Misuse, Unavailable
 from fleet.events import FEEDS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
@@ -160,7 +161,7 @@ async def test_a_fleet_that_was_stopped_is_gone(supervisor: Supervisor, fleet: F
 async def test_a_room_that_nobody_made_is_unavailable_in_time(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.client.RETRY_FOR_S", 0.1)
+    monkeypatch.setattr("actors.ray_room.RETRY_FOR_S", 0.1)
     room = pickle.loads(pickle.dumps(RayRoom("nobody", "nowhere")))
     with pytest.raises(Unavailable) as refused:
         await room.counts()
