@@ -94,12 +94,12 @@ class Journal:
         try:
             failpoints.hit(failpoints.BEFORE_APPEND)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, batch)
+            failpoints.hit(failpoints.AFTER_FSYNC)
+            self.backlog -= len(batch)
+            self._announce(batch)
         except Exception as error:
             self._fail(done, error)
             return
-        failpoints.hit(failpoints.AFTER_FSYNC)
-        self.backlog -= len(batch)
-        self._announce(batch)
         if self._last is done:
             self._last = None
         done.set_result(None)
@@ -108,9 +108,10 @@ class Journal:
         """Also those fail who wait for the commit after: it would stand on what was not written."""
         self._failed = JournalFailed(str(error))
         self._failed.__cause__ = error
-        for waiting in {done, self._next} - {None}:
-            waiting.set_exception(self._failed)
-            waiting.exception()  # marks it as seen: perhaps nobody waits
+        for waiting in (done, self._next):
+            if waiting is not None:
+                waiting.set_exception(self._failed)
+                waiting.exception()  # marks it as seen: perhaps nobody waits
 
     async def close(self) -> None:
         """What was appended is committed first."""
