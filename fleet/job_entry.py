@@ -24,6 +24,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
     last_report: tuple[str, int, JobEvent] | None = None
     claim_id: str = ""
     lease_ms: int = 0
+    first_not_before: str | None = None
+    progress_events: int = 0
 
     needs: Needs
     size_bytes: int
@@ -44,6 +46,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
             last_report=record.last_report,
             claim_id=record.claim_id,
             lease_ms=record.lease_ms,
+            first_not_before=record.first_not_before,
+            progress_events=record.progress_events,
             needs=(job.environment, frozenset(job.required_capabilities)),
             size_bytes=len(encode(job.payload)),
         )
@@ -67,6 +71,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
             self.last_report,
             self.claim_id,
             self.lease_ms,
+            self.first_not_before,
+            self.progress_events,
         )
 
     def deadlines(self) -> list[tuple[int, JobEvent]]:

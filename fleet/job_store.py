@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import msgspec
 
 from fleet.admissions import EndedAdmissions
 from fleet.alarms import Alarms
+from fleet.dead_letters import DeadLetters, Redrive, Redriven, is_dead_letter, redriven_id
 from fleet.dispatch import PendingQueue, Waiting, WaitingClaims, matches, rank
 from fleet.doors import Doors
-from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.errors import Conflict, Forbidden, Full, NotFound, PeerFault
+from fleet.events import encode
 from fleet.finished_jobs import FinishedJobs
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
 from fleet.job_entry import JobEntry
 from fleet.job_record import Announcement, Fact, JobRecord, JobsAtRest, Said
+from fleet.kept_replies import KeptReplies, KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
@@ -31,7 +35,8 @@ from fleet.messages import (
     Get,
     Granted,
     JobCounts,
-    JobSpec,
+    Keyed,
+    Once,
     Outbox,
     Parked,
     Report,
@@ -40,8 +45,11 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.retry import backoff_ns
+from fleet.submission import as_submitted, new_jobs, spec_of
 from fleet.wait_window import WaitWindow
-from fleet.wall_time import day_of, rfc3339, wall_ns_of
+from fleet.wall_time import day_of, rfc3339
+
+Change = Fact | Announcement | KeptReply
 
 _REPORTED = {
     JobEvent.START,
@@ -69,9 +77,7 @@ class JobStore:
         self._pending = PendingQueue()
         self._waiting = WaitingClaims()
         self._scheduled = Alarms()  # when a job is due, in wall time
-        self._deadlines = (
-            Alarms()
-        )  # the earliest of each job; a lease that is extended moves it when it rings
+        self._deadlines = Alarms()  # the earliest of each job, which may have been put off since
         self._wait_ends = Alarms()  # of each robot that waits
         self._held: dict[str, set[str]] = {}
         self._finished = FinishedJobs(limits)
@@ -79,9 +85,11 @@ class JobStore:
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
         self._admissions = EndedAdmissions(limits)
         self._doors = Doors(limits, rng)
-        self._facts: list[Fact | Announcement] = []
+        self._facts: list[Change] = []
         self._announced: OrderedDict[str, None] = OrderedDict()
         self._submitted: OrderedDict[str, None] = OrderedDict()
+        self._retried: OrderedDict[str, None] = OrderedDict()
+        self.replies = KeptReplies(limits)
         self._status_counts = dict.fromkeys(JobStatus, 0)
         self._day = 0
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
@@ -100,6 +108,7 @@ class JobStore:
         for record in rest.records:
             self._resume(self._keep(record), record, now_ns, wall_ns)
         self._seq = max(self._seq, rest.seq)
+        self.replies.restore(rest.replies_expiring)
         self._restore_answers(rest.records)
         self._facts.clear()
 
@@ -129,36 +138,38 @@ class JobStore:
     # -- commands
 
     def submit(self, command: Submit, now_ns: int, wall_ns: int) -> list[Job]:
-        """All or nothing. An id that exists returns its job: the command was repeated."""
-        if command.job_ids and command.job_ids[0] in self._submitted:
-            return [self.get(job_id) for job_id in command.job_ids]
-        dues = [wall_ns_of(s.not_before) if s.not_before else wall_ns for s in command.specs]
-        if self._status_counts[JobStatus.PENDING] + len(command.specs) > self._limits.max_pending:
-            raise Busy(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
-        at = rfc3339(wall_ns)
-        for job_id, spec, due in zip(command.job_ids, command.specs, dues, strict=True):
-            self._add(job_id, spec, command.retry_of, max(due, wall_ns), at, now_ns, wall_ns)
-            self._know(self._submitted, job_id)
+        """All or nothing. A command that is repeated gets the jobs as they were answered first."""
+        repeated = self._submitted_before(command, command.job_ids, wall_ns)
+        if repeated is not None:
+            return [as_submitted(self._entry(job_id).record()) for job_id in repeated]
+        self._check_room(len(command.specs))
+        self.replies.admit(command, wall_ns)
+        made = [self._add(record, now_ns, wall_ns) for record in new_jobs(command, self._seq, wall_ns)]
+        self._keep_reply(command, wall_ns, job_ids=command.job_ids)
         self._match(now_ns, wall_ns)
-        return [self.get(job_id) for job_id in command.job_ids]
+        return made
 
-    def _add(
-        self,
-        job_id: str,
-        spec: JobSpec,
-        retry_of: str | None,
-        due: int,
-        at: str,
-        now_ns: int,
-        wall_ns: int,
-    ) -> None:
-        status = next_status(None, JobEvent.SUBMIT, Ask(True, False))
-        fields = {name: getattr(spec, name) for name in JobSpec.__struct_fields__}
-        fields["not_before"] = rfc3339(due) if spec.not_before else None
-        job = Job(job_id=job_id, status=status, created_at=at, retry_of=retry_of, **fields)
-        entry = self._keep(JobRecord(job, self._seq, due))
+    def _submitted_before(self, command: Keyed, job_ids: list[str], wall_ns: int) -> list[str] | None:
+        """The jobs that this command made when it came first: its key may name others."""
+        if job_ids and job_ids[0] in self._submitted:
+            return job_ids
+        kept = self.replies.first(command, wall_ns)
+        return kept.job_ids if kept else None
+
+    def _check_room(self, jobs: int) -> None:
+        if self._status_counts[JobStatus.PENDING] + jobs > self._limits.max_pending:
+            raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
+
+    def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
+        self._know(self._submitted, record.job.job_id)
+        entry = self._keep(record)
         self._enqueue(entry, now_ns, wall_ns)
         self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+        return record.job
+
+    def _keep_reply(self, command: Once, wall_ns: int, **reply: Any) -> None:
+        if command.request_id:
+            self._facts.append(self.replies.keep(command, wall_ns, **reply))
 
     def _keep(self, record: JobRecord) -> JobEntry:
         entry = JobEntry.of(record)
@@ -169,15 +180,61 @@ class JobStore:
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
         """A new job like one that failed or was cancelled. Raises Conflict for any other."""
-        job = self._entry(command.job_id).job
+        repeated = self._submitted_before(command, [command.new_job_id], wall_ns)
+        if repeated is not None:
+            return as_submitted(self._entry(repeated[0]).record())
+        entry = self._entry(command.job_id)
+        job = entry.job
         if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Conflict(f"a job that is {job.status} does not admit retry", "wrong_state")
-        fields = {name: getattr(job, name) for name in JobSpec.__struct_fields__ if name != "not_before"}
-        submit = Submit([command.new_job_id], [JobSpec(**fields)], command.job_id)
-        return self.submit(submit, now_ns, wall_ns)[0]
+        named = {"request_id": command.request_id, "fingerprint": command.fingerprint}
+        again = Submit([command.new_job_id], [spec_of(job)], job.job_id, **named)
+        [made] = self.submit(again, now_ns, wall_ns)
+        self._mark_retried(entry, made.job_id, wall_ns)
+        return made
+
+    def _mark_retried(self, entry: JobEntry, new_job_id: str, wall_ns: int) -> None:
+        entry.job = msgspec.structs.replace(entry.job, retried_by=new_job_id)
+        self._know(self._retried, entry.job.job_id)
+        self._finished.add(entry.job.job_id, entry.size_bytes, self._number + 1)
+        self._record(entry, JobEvent.RETRIED, False, wall_ns)
+
+    def redrive(self, command: Redrive, found: DeadLetters, now_ns: int, wall_ns: int) -> Redriven:
+        """`found` was read from the journal, and may have been redriven since."""
+        kept = self.replies.first(command, wall_ns)
+        if kept is not None and kept.redriven is not None:
+            return kept.redriven
+        for record in found.records:
+            self.remember(record)
+        entries = [self._jobs[record.job.job_id] for record in found.records]
+        dead = [e for e in entries if is_dead_letter(e.job) and e.job.job_id not in self._retried]
+        self._check_room(len(dead))
+        self.replies.admit(command, wall_ns)
+        for entry in dead:
+            self._redrive(entry, redriven_id(command.request_id, entry.job.job_id), now_ns, wall_ns)
+        reply = Redriven(len(dead), found.remaining, found.place)
+        self._keep_reply(command, wall_ns, redriven=reply)
+        self._match(now_ns, wall_ns)
+        return reply
+
+    def _redrive(self, entry: JobEntry, new_job_id: str, now_ns: int, wall_ns: int) -> None:
+        again = Submit([new_job_id], [spec_of(entry.job)], entry.job.job_id)
+        [record] = new_jobs(again, self._seq, wall_ns)
+        self._add(record, now_ns, wall_ns)
+        self._mark_retried(entry, new_job_id, wall_ns)
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job
+
+    def cancel_once(self, command: Cancel, now_ns: int, wall_ns: int) -> Cancelled:
+        """`cancel`, or the first reply to it: by the time that it is repeated the job may be another's."""
+        kept = self.replies.first(command, wall_ns)
+        if kept is not None and kept.cancelled is not None:
+            return kept.cancelled
+        self.replies.admit(command, wall_ns)
+        reply = self.cancel(command.job_id, now_ns, wall_ns)
+        self._keep_reply(command, wall_ns, cancelled=reply)
+        return reply
 
     def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
         entry = self._entry(job_id)
@@ -203,13 +260,24 @@ class JobStore:
         if entry.token != report.token or job.robot_id != report.robot_id:
             raise _fenced(entry, report)
         if report.event is JobEvent.PROGRESS:
-            next_status(job.status, report.event, self._ask(entry))
-            entry.job = msgspec.structs.replace(job, progress=report.progress)
-            said = Said(report.progress, report.current_node, report.message)
-            self._record(entry, report.event, False, wall_ns, said)
-            return entry.job
+            return self._progress(entry, report, wall_ns)
+        _check_result(report.result)
         self._move(entry, report.event, now_ns, wall_ns, report)
         self._match(now_ns, wall_ns)
+        return entry.job
+
+    def _progress(self, entry: JobEntry, report: Report, wall_ns: int) -> Job:
+        """The job shows the newest; its history tells of the first `max_progress_events`."""
+        next_status(entry.job.status, report.event, self._ask(entry))
+        entry.job = msgspec.structs.replace(entry.job, progress=report.progress)
+        if entry.progress_events < self._limits.max_progress_events:
+            entry.progress_events += 1
+            said = Said(report.progress, report.current_node, report.message)
+            self._record(entry, report.event, False, wall_ns, said)
+        else:
+            at = rfc3339(wall_ns)
+            unsaid = Fact(self._number - 1, self._part, report.event, at, entry.record(), recorded=False)
+            self._facts.append(unsaid)
         return entry.job
 
     def announce(self, command: Announce, wall_ns: int) -> None:
@@ -356,7 +424,7 @@ class JobStore:
             self._waits.mean_ms(now_ns),
         )
 
-    def take_facts(self) -> list[Fact | Announcement]:
+    def take_facts(self) -> list[Change]:
         facts, self._facts = self._facts, []
         return facts
 
@@ -515,16 +583,14 @@ class JobStore:
         for job_id in self._finished.take_excess(committed):
             self._status_counts[self._jobs.pop(job_id).job.status] -= 1
 
-    def forgotten(self, command: Command) -> list[str]:
+    def forgotten(self, command: Command | Redrive) -> list[str]:
         """Jobs that the command is about and that are not in memory, if they exist: `remember` them first."""
-        match command:
-            case Submit():
-                repeated = command.job_ids and command.job_ids[0] in self._submitted
-                named = command.job_ids if repeated else []
-            case Get() | Retry() | Cancel() | Report():
-                named = [command.job_id]
-            case _:
-                named = []
+        named: list[str] = []
+        if isinstance(command, Get | Retry | Cancel | Report):
+            named.append(command.job_id)
+        if isinstance(command, Submit | Retry):
+            made = command.job_ids if isinstance(command, Submit) else [command.new_job_id]
+            named += self.replies.job_ids(command) or (made if made and made[0] in self._submitted else [])
         return [job_id for job_id in named if job_id not in self._jobs]
 
     def remember(self, record: JobRecord) -> None:
@@ -552,6 +618,14 @@ class JobStore:
         if entry is None:
             raise NotFound(f"no job {job_id}")
         return entry
+
+
+def _check_result(result: Any) -> None:
+    """Before anything changes: what cannot be written is an error of this report alone."""
+    try:
+        encode(result)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
 
 
 def _fenced(entry: JobEntry, report: Report) -> Exception:
