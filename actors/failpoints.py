@@ -6,7 +6,7 @@ import os
 import signal
 
 # "name:count" kills at the count-th pass; nothing is armed in production.
-_armed, _, _count = os.environ.get("FLEETCAST_FAILPOINT", "").partition(":")
+_armed, _, _count = os.environ.get("_FLEETCAST_FAILPOINT", "").partition(":")
 _left = int(_count or 1)
 
 BEFORE_APPEND = "before-append"

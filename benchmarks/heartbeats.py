@@ -45,10 +45,10 @@ def fleetcast() -> Iterator[tuple[Target, int]]:
     """(where to connect, pid of the door)"""
     secret, port = secrets.token_hex(32), free_port()
     token = "?token=" + mint(secret, "bench", "admin", 3_600, time.time())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as data:
         program = str(Path(__file__).with_name("counted_fleet.py"))
         command = [sys.executable, program, "serve", "--port", str(port)]
-        environment = {**os.environ, "JWT_SECRET_KEY": secret, FOLDER: folder}
+        environment = {**os.environ, "JWT_SECRET_KEY": secret, FOLDER: folder, "FLEETCAST_DATA_DIR": data}
         server = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
         try:
             wait_ready(port, server)
