@@ -169,7 +169,7 @@ class Load:
         self._submissions: set[asyncio.Task[None]] = set()
         self._http = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{server.port}/api/v1",
-            headers={"Authorization": f"Bearer {server.token}"},
+            headers={"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"},
             timeout=PATIENCE_S,
         )
 
@@ -182,8 +182,9 @@ class Load:
         seen = await self._measure()
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*self._submissions)
+        for ended in await asyncio.gather(*tasks, *self._submissions, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise RoundFailed(f"the load failed: {ended!r}")
         await self._finish()
         await self._check_store()
         await self._leave()
@@ -275,7 +276,9 @@ class Load:
             page = _page((await self._http.get("/jobs", params=query)).content)
             found.update(job.job_id for job in page.jobs if job.attempt == 1)
             if page.next_cursor is None and not found.issuperset(self._ledger.submitted):
-                raise RoundFailed(f"{len(self._ledger.submitted - found)} jobs are not completed, or not once")
+                raise RoundFailed(
+                    f"{len(self._ledger.submitted - found)} jobs are not completed, or not once"
+                )
             cursor = page.next_cursor or ""
 
     async def _leave(self) -> None:
