@@ -7,7 +7,7 @@ STAMP := .venv/installed
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
-	@echo "make test-system  tests that need root or Debian packages: chromium, iproute2"
+	@echo "make test-system  tests that need root or Debian packages: chromium, iproute2, postgresql"
 	@echo "make test-long    tests that take minutes"
 	@echo "make test-autobahn PYTHON2=python2.7    RFC 6455 by Autobahn's fuzzing client"
 	@echo "make check        ruff, mypy --strict, import rules"

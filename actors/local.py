@@ -8,16 +8,17 @@ from actors.broadcaster import Broadcaster, FollowingBroadcaster, MetricsBroadca
 from actors.client import FleetClient, Rooms, Snapshot
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
+from actors.stores import MEMORY
 from fleet.events import KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 
-def local_rooms(limits: Limits, version: str = "") -> Rooms:
+def local_rooms(limits: Limits, version: str = "", store: str = MEMORY) -> Rooms:
     """Needs a running event loop."""
     feeds = {name: Broadcaster(limits) for name in (ROBOT_STATUS, QUEUE_METRICS, KEYS)}
     live_jobs = FollowingBroadcaster(limits)
-    job_store = JobStoreRoom(limits, live_jobs, feeds[QUEUE_METRICS])
-    registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS])
+    job_store = JobStoreRoom(limits, live_jobs, feeds[QUEUE_METRICS], store)
+    registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS], store)
     metrics = MetricsBroadcaster(limits, Snapshot(job_store, registry, version))
     return Rooms(job_store, registry, {**feeds, LIVE_JOBS: live_jobs, METRICS: metrics})
 
@@ -25,16 +26,16 @@ def local_rooms(limits: Limits, version: str = "") -> Rooms:
 class LocalFleet(FleetClient):
     """A FleetClient whose rooms are plain objects."""
 
-    def __init__(self, limits: Limits, version: str = "") -> None:
-        self.rooms = local_rooms(limits, version)
+    def __init__(self, limits: Limits, version: str = "", store: str = MEMORY) -> None:
+        self.rooms = local_rooms(limits, version, store)
         super().__init__(self.rooms, limits, version)
 
     async def close(self) -> None:
         await super().close()
-        job_store, registry = self.rooms.job_store, self.rooms.registry
-        runs = [job_store._run, job_store._events.run, registry._run]
         metrics = self.rooms.broadcasters[METRICS]
-        runs += [metrics._run] if isinstance(metrics, MetricsBroadcaster) else []
+        runs = [metrics._run] if isinstance(metrics, MetricsBroadcaster) else []
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
+        await self.rooms.job_store.close()
+        await self.rooms.registry.close()

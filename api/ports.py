@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
+from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
@@ -21,6 +22,11 @@ class Fleet(Protocol):
     """All calls raise (or their futures hold) a FleetError when they fail."""
 
     limits: Limits
+
+    @property
+    def state(self) -> Literal["ok", "down", "crash_loop"]: ...
+
+    async def watch_rooms(self) -> None: ...
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None: ...
 
@@ -38,9 +44,9 @@ class Fleet(Protocol):
 
     async def state_of(self, feed: str) -> FeedState: ...
 
-    async def jobs(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]: ...
+    async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
+
+    async def history(self, job_id: str) -> list[HistoryEvent]: ...
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int

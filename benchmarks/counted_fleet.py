@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from actors.client import RayRoom
+from actors.ray_room import RayRoom
 
 FOLDER = "BENCH_CALLS"
 NUMBER = struct.Struct("=Q")

@@ -62,8 +62,8 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Events numbered first, first + 1, ... of the one who publishes a feed by number and still has those
-    from `tail` on. `current` is the feed's state after all of them."""
+    """Events numbered first, first + 1, ... of one who publishes a feed by number and still has those from
+    `tail` on. `current` is the feed's state after all of them."""
 
     lineage: Lineage
     tail: int

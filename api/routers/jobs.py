@@ -18,6 +18,7 @@ from api.queries import Cursor, PageSize, cursor_of, given, place_of, read_query
 from api.strict_json import split
 from fleet.errors import PeerFault
 from fleet.job import Job, JobStatus
+from fleet.job_record import JobFilter
 from fleet.messages import Cancel, Cancelled, Get, JobSpec, Retry, Submit
 from fleet.wall_time import wall_ns_of
 
@@ -146,9 +147,8 @@ async def page(request: Request) -> Response:
     (await door.principal(request)).need("viewer")
     query = read_query(request, JobsQuery)
     before = place_of(query.cursor)
-    found, following = await door.fleet.jobs(
-        query.status or None, given(query.robot_id), given(query.environment), before, query.limit
-    )
+    wanted = JobFilter(query.status or None, given(query.robot_id), given(query.environment))
+    found, following = await door.fleet.jobs(wanted, before, query.limit)
     return answer(JobPage(found, cursor_of(following)))
 
 
