@@ -1,4 +1,4 @@
-"""The fleet as a door sees it. The only file that calls an actor."""
+"""The fleet as a door sees it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
-import ray
-import ray.exceptions
 
 from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.claims import Claims
+from actors.health import PULSE_S, STATES, Lives, State
 from actors.job_store import JobStoreRoom
+from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
-from fleet.errors import FleetError, Unavailable
+from fleet.errors import FleetError
 from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
@@ -34,6 +34,7 @@ from fleet.messages import (
     Command,
     HeartbeatAnswer,
     JobToken,
+    Once,
     RegistryCommand,
 )
 from fleet.occupancy import Occupancy
@@ -41,57 +42,6 @@ from fleet.robot import Robot
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
-
-RETRY_FOR_S = 10.0
-
-
-class RayRoom:
-    """Looks like the plain class behind the actor. Every method there is idempotent, so a call whose
-    answer was lost is made again, for `RETRY_FOR_S`; then Unavailable."""
-
-    def __init__(self, name: str, namespace: str) -> None:
-        self._name = name
-        self._namespace = namespace
-        self._handle: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By name: a handle among an actor's arguments lives in the object store of the driver, and
-        # an actor that restarts after its driver is gone could not be made again.
-        return RayRoom, (self._name, self._namespace)
-
-    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
-        if method.startswith("_"):
-            raise AttributeError(method)
-        return lambda *args: self._ask(method, args)
-
-    def _actor(self) -> Any:
-        """Raises ValueError while no actor has the name."""
-        if self._handle is None:
-            self._handle = ray.get_actor(self._name, self._namespace)
-        return self._handle
-
-    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + RETRY_FOR_S, 0.05
-        while True:
-            try:
-                return await getattr(self._actor(), method).remote(*args)
-            except ray.exceptions.RayTaskError as error:
-                raise _ours(error) from None
-            except (ray.exceptions.RayError, ValueError) as error:
-                self._handle = None
-                if loop.time() > until:
-                    raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
-            await asyncio.sleep(pause)
-            pause = min(1.0, pause * 2)
-
-
-def _ours(error: ray.exceptions.RayTaskError) -> FleetError:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, FleetError):
-        return cause
-    log.error("an actor failed", exc_info=error)
-    return Unavailable("the fleet failed on this request", "failed", 1.0)
 
 
 class Rooms(msgspec.Struct):
@@ -134,11 +84,24 @@ class FleetClient:
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
         self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
-            self._send_beats, size, bound
+            self._send_beats, size, bound, conflate=lambda item: item[0].robot_id
         )
+        self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
         self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
         self._numbering: dict[str, tuple[str, int]] = {}
+
+    @property
+    def state(self) -> State:
+        """The worst of what `watch_rooms` has seen last."""
+        now = time.monotonic()
+        return max((lives.state(now) for lives in self._lives), key=STATES.index)
+
+    async def watch_rooms(self) -> None:
+        """For ever: looks whether the rooms answer, and how often they begin anew."""
+        while True:
+            await asyncio.gather(*(lives.feel() for lives in self._lives))
+            await asyncio.sleep(PULSE_S)
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None:
         """`hear(robot_id, job_id)` when a job that this door granted is to stop."""
@@ -150,6 +113,8 @@ class FleetClient:
         return self._commands.put(command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
+        if isinstance(command, Once) and not command.request_id:
+            command = msgspec.structs.replace(command, request_id=secrets.token_hex(8))
         return self._registry.put(command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
@@ -240,7 +205,7 @@ class FleetClient:
     async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
         replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
         held = [
-            Beats(beat.robot_id, jobs)
+            Beats(beat.robot_id, jobs, reply.lease_ms)
             for (beat, jobs), reply in zip(batch, replies, strict=True)
             if jobs and not reply.refused
         ]

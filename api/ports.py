@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics
@@ -21,6 +21,11 @@ class Fleet(Protocol):
     """All calls raise (or their futures hold) a FleetError when they fail."""
 
     limits: Limits
+
+    @property
+    def state(self) -> Literal["ok", "down", "crash_loop"]: ...
+
+    async def watch_rooms(self) -> None: ...
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None: ...
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from actors.client import RayRoom
+from actors.ray_room import RayRoom
 from actors.supervisor import JOB_STORE
 
 FOLDER = "BENCH_CALLS"

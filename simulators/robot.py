@@ -21,6 +21,7 @@ from fleet.messages import (
     JobToken,
     Obeyed,
     Register,
+    Resume,
     ServerMessage,
     Start,
     Welcome,
@@ -164,9 +165,7 @@ class RobotBrain:
             case Welcome():
                 # Only now: a server may accept a socket and close it for a bad token.
                 self._failures = 0
-                self._heartbeat_ms = max(1, message.heartbeat_ms)
-                # A random phase: a fleet that starts together must not beat together.
-                self._beat_ns = now_ns + rng.randrange(self._heartbeat_ms * MS)
+                self._follow(max(1, message.heartbeat_ms), now_ns, rng)
             case Ack():
                 self._on_ack(message, now_ns, rng)
             case Error():
@@ -175,7 +174,19 @@ class RobotBrain:
                 return self._obey(message.job_id)
             case Drain():
                 self._draining = True
+            case Resume():
+                self._draining = False
         return []
+
+    def _follow(self, heartbeat_ms: int, now_ns: int, rng: Random) -> None:
+        """A random phase at first: a fleet that starts together must not beat together. Later the server
+        answers a heartbeat so, and the next comes one new interval after it."""
+        first, self._heartbeat_ms = self._heartbeat_ms == 0, heartbeat_ms
+        wait_ns = rng.randrange(heartbeat_ms * MS) if first else self._interval_ns(rng)
+        self._beat_ns = now_ns + wait_ns
+
+    def _interval_ns(self, rng: Random) -> int:
+        return int(self._heartbeat_ms * MS * rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER))
 
     def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
         if self._ends_claim(ack.id):
@@ -257,8 +268,7 @@ class RobotBrain:
     def _beat(self, now_ns: int, rng: Random) -> list[Effect]:
         if self._beat_ns is None or not self._heartbeat_ms or self._beat_ns > now_ns:
             return []
-        spread = rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
-        self._beat_ns = now_ns + int(self._heartbeat_ms * MS * spread)
+        self._beat_ns = now_ns + self._interval_ns(rng)
         busy = bool(self._works)
         self._cpu = _wander(self._cpu, 5.0, 60.0 if busy else 5.0, 100.0, rng)
         self._memory = _wander(self._memory, 20.0, 900.0 if busy else 400.0, 4_096.0, rng)

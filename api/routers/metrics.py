@@ -99,7 +99,8 @@ async def live(request: Request) -> Response:
     openapi_extra=operation({200: Health, 503: Health}, role=None),
 )
 async def ready(request: Request) -> Response:
-    """503 while the server drains, or has no keys to check tokens with."""
+    """503 while the server drains, has no keys to check tokens with, or gets no answer from the fleet's job
+    store or registry; `fleet_crash_loop` when those begin anew again and again."""
     door: Door = request.app.state.door
     return answer(Health(door.state), 200 if door.state == "ready" else 503)
 

@@ -11,7 +11,19 @@ from fleet.errors import Busy, Conflict, Forbidden, Misuse, NotFound, PeerFault
 from fleet.job import Job, JobEvent
 from fleet.job_store import JobStore
 from fleet.limits import MS, SECOND, Limits
-from fleet.messages import Answer, Beats, Claim, Granted, JobSpec, JobToken, Parked, Report, Retry, Submit
+from fleet.messages import (
+    Answer,
+    Beats,
+    Claim,
+    EndClaim,
+    Granted,
+    JobSpec,
+    JobToken,
+    Parked,
+    Report,
+    Retry,
+    Submit,
+)
 from fleet.wall_time import rfc3339
 
 EPOCH_NS = 1_736_937_000_000_000_000
@@ -439,11 +451,59 @@ def test_a_robot_that_asks_again_keeps_its_place_in_the_line(world: World) -> No
 
 
 def test_a_claim_that_is_ended_is_answered_with_no_job(world: World) -> None:
-    world.ask("r", wait_ms=9_000)
-    world.store.end_claim("r")
-    world.store.end_claim("r")
+    world.ask("r", wait_ms=9_000, admission=6)
+    for _ in range(2):
+        world.store.end_claim(EndClaim("r", 7), world.now_ns)
     world.submit("j")
     assert world.answers() == [("r", [])]
+    assert world.store.get("j").status == "pending"
+
+
+def test_a_claim_admitted_before_its_robot_was_to_get_no_more_comes_too_late(world: World) -> None:
+    world.submit("j")
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    assert world.granted(admission=6) == []
+    assert world.granted(admission=7) == ["j"]
+
+
+def test_a_claim_admitted_after_the_end_of_another_stays(world: World) -> None:
+    world.ask("r", wait_ms=9_000, admission=7)
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    world.submit("j")
+    assert world.answers() == [("r", ["j"])]
+
+
+def test_a_repeated_claim_is_answered_as_before_though_its_robot_is_to_get_no_more(world: World) -> None:
+    world.submit("j")
+    assert world.granted(admission=6, request_id="q") == ["j"]
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    assert world.granted(admission=6, request_id="q") == ["j"]
+
+
+def test_a_lease_is_as_long_as_the_registry_said_when_it_admitted_the_claim(world: World) -> None:
+    world.submit("j")
+    answer = world.ask(lease_ms=90_000)
+    assert isinstance(answer, Answer)
+    [grant] = answer.grants
+    assert grant.lease_ms == 90_000
+    world.after(60_000)
+    world.say(E.START, grant.token)
+    world.after(89_999)
+    assert world.store.get("j").status == "running"
+    world.after(1)
+    assert world.store.get("j").status == "pending"
+
+
+@pytest.mark.parametrize(("beat_ms", "lasts_ms"), [(0, 30_000), (6_000, 30_000), (180_000, 180_000)])
+def test_a_heartbeat_extends_a_lease_by_what_the_registry_gives_and_never_by_less_than_was_told(
+    world: World, beat_ms: int, lasts_ms: int
+) -> None:
+    token = world.running()
+    world.after(10_000)
+    assert world.store.beats(Beats("r", [JobToken("j", token)], beat_ms), world.now_ns) == []
+    world.after(lasts_ms - 1)
+    assert world.store.get("j").status == "running"
+    world.after(1)
     assert world.store.get("j").status == "pending"
 
 
@@ -469,7 +529,8 @@ def test_what_is_cancelled_early_leaves_no_trace_in_the_queues() -> None:
             world.submit(name, **spec)
             world.store.cancel(name, *world.clock)
     store = world.store
-    held = (len(store._scheduled), len(store._deadlines), sum(map(len, store._pending._heaps.values())))
+    alarms = (store._scheduled, store._deadlines)
+    held = (*(len(a._heap) for a in alarms), sum(map(len, store._pending._heaps.values())))
     assert max(held) < 1_100
     assert store.depth() == 1
 

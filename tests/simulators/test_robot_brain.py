@@ -22,6 +22,7 @@ from fleet.messages import (
     JobToken,
     Obeyed,
     Register,
+    Resume,
     Start,
     Welcome,
 )
@@ -134,6 +135,27 @@ def test_robots_welcomed_together_beat_apart() -> None:
         bench.join()
         alarms.add(bench.alarm_ns)
     assert len(alarms) == 20
+
+
+@pytest.mark.parametrize("told_ms", [200, 5_000])
+def test_a_new_interval_counts_from_the_heartbeat_that_it_answers(told_ms: int) -> None:
+    bench = Bench()
+    bench.join(heartbeat_ms=1_000)
+    while not of(bench.sense(Woke()), Heartbeat):
+        assert bench.alarm_ns is not None
+        bench.now_ns = bench.alarm_ns
+    bench.hear(Welcome(heartbeat_ms=told_ms))
+    assert not of(bench.run(0.89 * told_ms / 1_000), Heartbeat)
+    assert of(bench.run(0.22 * told_ms / 1_000), Heartbeat)
+
+
+def test_a_robot_that_drains_claims_nothing_until_the_drain_is_over() -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Drain())
+    bench.hear(Ack(id=claim.id, jobs=[]))  # type: ignore[arg-type]
+    assert not of(bench.run(60), ClaimJobs)
+    assert of(bench.hear(Resume()), ClaimJobs)
 
 
 def test_load_figures_wander_within_bounds_and_have_one_decimal() -> None:
