@@ -272,7 +272,7 @@ class Load:
         found: set[str] = set()
         cursor = ""
         while not found.issuperset(self._ledger.submitted):
-            query = {"status": "completed", "limit": PAGE} | ({"cursor": cursor} if cursor else {})
+            query = {"status": "completed", "limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
             page = _page((await self._http.get("/jobs", params=query)).content)
             found.update(job.job_id for job in page.jobs if job.attempt == 1)
             if page.next_cursor is None and not found.issuperset(self._ledger.submitted):

@@ -15,7 +15,7 @@ import msgspec
 import uvloop
 
 from actors.job_store import JobStoreRoom
-from fleet.feed import Published
+from fleet.feed import Batch, Published
 from fleet.job import JobEvent
 from fleet.limits import Limits
 from fleet.messages import Answer, Claim, JobSpec, Report, Submit
@@ -39,6 +39,9 @@ class Quiet:
         self, publisher: str, seq: int, events: list[bytes], current: bytes | None = None
     ) -> Published:
         return Published("quiet", seq + len(events))
+
+    async def follow(self, batch: Batch) -> Published:
+        return Published(batch.lineage.epoch, batch.first + len(batch.events))
 
 
 class Driver:

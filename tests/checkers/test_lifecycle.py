@@ -9,6 +9,7 @@ import pytest
 from checkers.history import (
     Beat,
     Cancel,
+    Change,
     Claim,
     Created,
     Op,
@@ -18,7 +19,7 @@ from checkers.history import (
     Submit,
     ToStop,
 )
-from checkers.job_model import Bounds
+from checkers.job_model import Bounds, State
 from checkers.lifecycle import check
 from checkers.samples import (
     MS,
@@ -136,6 +137,27 @@ LEGAL = {
     "a beat that names an older grant of the same robot": evidence(
         *HELD, said(E.RELEASE, S.PENDING, 15, attempt=0), granted(17, token=2), beat(20, token=1)
     ),
+    "a job of which its robot hears no more": evidence(
+        refused(report(E.START), "not_found", -5), *RUNNING, DONE, refused(report(E.FAIL), "not_found", 40)
+    ),
+    "a beat that names a grant to come": evidence(*RUNNING, beat(25, stop=True, token=9)),
+    "a lease that ends on the dot": evidence(*RUNNING, granted(105, 110, robot="s", **SECOND)),
+    "a lease whose beat came before what it overlaps": evidence(
+        *RUNNING,
+        ok(Beat("r", [JobToken("j", 1)]), ToStop([]), 21, 99),
+        read(S.RUNNING, 50, 98),
+        granted(100, 122, robot="s", **SECOND),
+    ),
+    "a second cancel that gives no more time": evidence(
+        *RUNNING, cancelled(S.RUNNING, 22), cancelled(S.RUNNING, 60), read(S.CANCELLED, 73)
+    ),
+    "a cancel after the timeout that gives no more time": evidence(
+        submitted(timeout_s=0.02),
+        *RUNNING[1:],
+        beat(45, stop=True),
+        cancelled(S.RUNNING, 60),
+        read(S.FAILED, 91),
+    ),
     # -- without answers
     "a submit without an answer": evidence(
         unknown(Submit(["for-j"]), 0), granted(10), finals=[final(S.CLAIMED)], drained=False
@@ -218,6 +240,16 @@ ILLEGAL = {
     "a robot told to stop for no reason": evidence(*RUNNING, beat(25, stop=True)),
     "a robot not told to stop": evidence(*RUNNING, cancelled(S.RUNNING, 22), beat(25)),
     "a robot not told that it lost the job": evidence(*RUNNING, granted(121, robot="s", **SECOND), beat(130)),
+    "a start that shows it claimed": evidence(*HELD, said(E.START, S.CLAIMED, 20)),
+    "a robot told to stop for an older grant": evidence(
+        *HELD,
+        said(E.RELEASE, S.PENDING, 15, attempt=0),
+        granted(17, token=2),
+        cancelled(S.CLAIMED, 20),
+        beat(25, stop=True, token=1),
+    ),
+    "a beat for a grant to come that is believed": evidence(*RUNNING, beat(25, token=9)),
+    "a beat of another robot that is believed": evidence(*RUNNING, beat(25, robot="s")),
     "a lease that ends early": evidence(*RUNNING, granted(100, 105, robot="s", **SECOND)),
     "a lease that ends early after a beat": evidence(*RUNNING, beat(90), granted(150, robot="s", **SECOND)),
     "a grace that ends early": evidence(*RUNNING, cancelled(S.RUNNING, 22), read(S.CANCELLED, 60)),
@@ -252,6 +284,23 @@ ILLEGAL = {
     "an attempt that the final state lacks": evidence(*RUNNING, DONE, finals=[final(S.COMPLETED, 2)]),
     "a start that was not announced": evidence(
         *RUNNING, DONE, finals=[final(S.COMPLETED, path=[S.PENDING, S.CLAIMED, S.COMPLETED])]
+    ),
+    "an end that was not announced": evidence(
+        *RUNNING, DONE, finals=[final(S.COMPLETED, path=[S.PENDING, S.CLAIMED, S.RUNNING])]
+    ),
+    "a grant announced as something else": evidence(
+        *RUNNING, DONE, finals=[final(S.COMPLETED, path=[S.PENDING, S.FAILED, S.RUNNING, S.COMPLETED])]
+    ),
+    "a release announced as a failure": evidence(
+        *HELD,
+        said(E.RELEASE, S.PENDING, 15, attempt=0),
+        finals=[
+            final(
+                S.PENDING,
+                attempt=0,
+                changes=[Change(S.PENDING, E.SUBMIT), Change(S.CLAIMED, E.CLAIM), Change(S.PENDING, E.FAIL)],
+            )
+        ],
     ),
     "an announcement of what did not happen": evidence(
         *RUNNING,
@@ -290,6 +339,13 @@ def test_a_violation_says_what_could_not_be_and_what_could() -> None:
         " at 0.031; the job could be: claimed by r under token 1, attempt 1"
     )
     assert list(violation.records) == [*HELD, DONE]
+
+
+def test_a_state_is_told_in_words() -> None:
+    assert str(State()) == "not there"
+    assert str(State(S.PENDING, 1, 4)) == "pending, attempt 1"
+    held = State(S.RUNNING, 1, 4, "r", stopping=True, timed_out=True)
+    assert str(held) == "running by r under token 4, attempt 1, to be cancelled, timed out"
 
 
 def test_a_violation_of_the_end_names_the_final_state() -> None:

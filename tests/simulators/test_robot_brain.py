@@ -286,6 +286,38 @@ def test_a_job_that_ended_while_offline_is_reported_after_reconnecting() -> None
     assert of(bench.sense(Connected()), Complete)
 
 
+def test_a_robot_that_was_frozen_past_its_lease_drops_its_job_before_it_does_anything() -> None:
+    """Its clock went on while it did not: somebody else may hold the job by now."""
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    bench.now_ns += 27 * SECOND
+    said = bench.sense(Woke())
+    assert of(said, Complete | Start) == []
+    assert of(said, Heartbeat)[0].jobs == []
+    assert bench.brain.fenced == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_only_answered_heartbeats_keep_a_job(answered: bool) -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    for _ in range(12):
+        for beat in of(bench.run(5), Heartbeat):
+            if answered and beat.id is not None:
+                bench.hear(Ack(id=beat.id))
+    assert (bench.jobs(), bench.brain.fenced) == (([JobToken("j", 1)], 0) if answered else ([], 1))
+
+
+def test_an_answer_to_an_older_heartbeat_does_not_shorten_a_newer_lease() -> None:
+    bench = Bench(service_mean_s=1_000.0, max_concurrent_jobs=2)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    beat = of(bench.run(10), Heartbeat)[0]
+    bench.grant(of(bench.said, ClaimJobs)[-1], 1, "k")
+    bench.hear(Ack(id=beat.id or ""))
+    bench.run(26)
+    assert [work.job_id for work in bench.brain._works.values()] == ["k"]
+
+
 def test_unanswered_reports_are_said_again_in_order_and_then_count_once() -> None:
     bench = Bench()
     start = only(bench.work(), Start)
