@@ -131,7 +131,6 @@ def _rules() -> tuple[Rule, ...]:
         rules += [
             Rule(held, E.HEARTBEAT, held, always),
             Rule(held, E.PROGRESS, held, always),
-            Rule(held, E.STUCK, held, always),
             Rule(held, E.CANCEL, held, always),
             # A job that is being stopped never goes back to the queue: its owner asked for its end.
             Rule(held, E.RELEASE, FAILED, late),

@@ -407,7 +407,6 @@ class JobStore:
 
     def _mark_stuck(self, entry: JobEntry, wall_ns: int) -> None:
         """Its robot keeps it alive, and nothing is heard of it: for people to look at."""
-        next_status(entry.job.status, JobEvent.STUCK, self._ask(entry))
         entry.stuck_at_ns = None
         entry.job = msgspec.structs.replace(entry.job, stuck=True)
         self._stuck.note(entry)
