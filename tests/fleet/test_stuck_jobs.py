@@ -127,8 +127,10 @@ def test_a_stuck_job_that_leaves_its_robot_is_stuck_no_more(
 
 
 def test_a_job_that_waits_in_the_queue_is_not_stuck(world: World) -> None:
-    world.store.submit(Submit(["j"], [JobSpec(name="weld")]), *world.clock)
-    assert world.after(500).stuck is False
+    world.claimed("j")
+    world.after(50)
+    world.say(E.RELEASE)
+    assert (world.after(500).stuck, world.stuck()) == (False, [])
 
 
 def test_watchers_hear_nothing_of_it_and_the_history_does(world: World) -> None:
