@@ -33,9 +33,11 @@ from fleet.messages import (
     Beats,
     Command,
     HeartbeatAnswer,
+    JobCounts,
     JobToken,
     Once,
     RegistryCommand,
+    RobotCounts,
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
@@ -70,8 +72,10 @@ class Snapshot:
         self._version = version
 
     async def __call__(self) -> FleetMetrics:
-        jobs, robots = await asyncio.gather(self._job_store.counts(), self._registry.counts())
-        return fleet_metrics(robots, jobs, self._version)
+        return fleet_metrics(*await self.counts(), self._version)
+
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await asyncio.gather(self._registry.counts(), self._job_store.counts())
 
 
 class FleetClient:
@@ -178,6 +182,9 @@ class FleetClient:
 
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()
+
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await self._snapshot.counts()
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
         """Tells what `door` holds; returns the sum of what the other doors do."""

@@ -129,6 +129,10 @@ class JobStoreRoom:
         return page
 
     async def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        if wanted.stuck:
+            found = self._core.stuck_page(wanted, before, limit)
+            await self._commit()
+            return found
         return await self._read(self._tables.page, wanted, before, limit)
 
     async def history(self, job_id: str) -> list[HistoryEvent]:

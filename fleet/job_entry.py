@@ -26,6 +26,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
     lease_ms: int = 0
     first_not_before: str | None = None
     progress_events: int = 0
+    stuck_at_ns: int | None = None
 
     needs: Needs
     size_bytes: int
@@ -75,6 +76,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             self.lease_ms,
             self.first_not_before,
             self.progress_events,
+            self.stuck_at_ns,
         )
 
     def deadlines(self) -> list[tuple[int, JobEvent]]:
@@ -83,5 +85,6 @@ class JobEntry(msgspec.Struct, kw_only=True):
             (self.lease_until_ns, JobEvent.LEASE_EXPIRED),
             (self.timeout_at_ns, JobEvent.TIMEOUT),
             (self.expires_at_ns, JobEvent.PENDING_TIMEOUT),
+            (self.stuck_at_ns, JobEvent.STUCK),
         )
         return [(at_ns, event) for at_ns, event in dated if at_ns is not None]

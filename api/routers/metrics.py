@@ -25,6 +25,7 @@ class FleetCounts(msgspec.Struct, frozen=True):
     offline_robots: int
     active_jobs: int
     queue_depth: int
+    stuck_jobs: int
 
 
 @metrics.get(
@@ -33,16 +34,17 @@ class FleetCounts(msgspec.Struct, frozen=True):
 async def fleet(request: Request) -> Response:
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
-    now = await door.fleet.metrics()
+    robots, jobs = await door.fleet.counts()
     return answer(
         FleetCounts(
-            total_robots=now.robots.total,
-            active_robots=now.robots.active,
-            idle_robots=now.robots.idle,
-            busy_robots=now.robots.busy,
-            offline_robots=now.robots.offline,
-            active_jobs=now.jobs.running,
-            queue_depth=now.queue.depth,
+            total_robots=robots.total,
+            active_robots=robots.active,
+            idle_robots=robots.idle,
+            busy_robots=robots.busy,
+            offline_robots=robots.offline,
+            active_jobs=jobs.running,
+            queue_depth=jobs.depth,
+            stuck_jobs=jobs.stuck,
         )
     )
 

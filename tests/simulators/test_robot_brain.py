@@ -144,7 +144,7 @@ def test_a_new_interval_counts_from_the_heartbeat_that_it_answers(told_ms: int) 
     while not of(bench.sense(Woke()), Heartbeat):
         assert bench.alarm_ns is not None
         bench.now_ns = bench.alarm_ns
-    bench.hear(Welcome(heartbeat_ms=told_ms))
+    assert not of(bench.hear(Welcome(heartbeat_ms=told_ms)), Heartbeat)
     assert not of(bench.run(0.89 * told_ms / 1_000), Heartbeat)
     assert of(bench.run(0.22 * told_ms / 1_000), Heartbeat)
 

@@ -158,7 +158,10 @@ def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(
 
 
 LATER = [
-    ["CREATE TABLE fleetcast_first (id {id} PRIMARY KEY)", "ALTER TABLE fleetcast_jobs ADD COLUMN more {text}"],
+    [
+        "CREATE TABLE fleetcast_first (id {id} PRIMARY KEY)",
+        "ALTER TABLE fleetcast_jobs ADD COLUMN more {text}",
+    ],
     ["CREATE TABLE fleetcast_second (id {id} PRIMARY KEY)"],
 ]
 
