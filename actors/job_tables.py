@@ -6,6 +6,7 @@ the jobs that are not finished, and the newest events for the live-jobs feed.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,8 @@ import msgspec
 
 from actors import failpoints
 from actors.database import Database, Row, Table
-from actors.writer import Counters, Opening, Writer, damaged
+from actors.writer import UNREADABLE, Counters, Opening, Writer, damaged
+from fleet.errors import FleetError
 from fleet.events import JobStatusChanged, encode
 from fleet.job import TERMINAL, Job, JobEvent, JobStatus
 from fleet.job_record import (
@@ -166,17 +168,19 @@ class JobTables:
     def _whole(self, row: Row) -> JobRecord:
         """Raises StoreRefused for a row that is not what was written."""
         *columns, check_sum, data, payload, payload_sum = row
-        intact = payload is None or zlib.crc32(payload) == payload_sum
-        if intact and zlib.crc32(data) == check_sum:
-            record = _record(data)
-            if _columns(record) == tuple(columns):
-                return record if payload is None else with_payload(record, _payload(payload))
+        with contextlib.suppress(*UNREADABLE, FleetError):
+            intact = payload is None or zlib.crc32(payload) == payload_sum
+            if intact and zlib.crc32(data) == check_sum:
+                record = _record(data)
+                if _columns(record) == tuple(columns):
+                    return record if payload is None else with_payload(record, _payload(payload))
         raise damaged(self._database, f"job number {columns[0]}")
 
     def _event(self, number: int, check_sum: int, data: bytes) -> bytes:
-        if zlib.crc32(data) != check_sum:
-            raise damaged(self._database, f"event number {number}")
-        return bytes(data)
+        with contextlib.suppress(*UNREADABLE):
+            if zlib.crc32(data) == check_sum:
+                return data
+        raise damaged(self._database, f"event number {number}")
 
     # -- writing
 

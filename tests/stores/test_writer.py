@@ -158,7 +158,10 @@ def test_an_older_schema_is_brought_up_to_date_with_all_that_is_in_it(
 
 
 LATER = [
-    ["CREATE TABLE fleetcast_first (id {id} PRIMARY KEY)", "ALTER TABLE fleetcast_jobs ADD COLUMN more {text}"],
+    [
+        "CREATE TABLE fleetcast_first (id {id} PRIMARY KEY)",
+        "ALTER TABLE fleetcast_jobs ADD COLUMN more {text}",
+    ],
     ["CREATE TABLE fleetcast_second (id {id} PRIMARY KEY)"],
 ]
 
@@ -178,9 +181,10 @@ def test_a_migration_that_is_interrupted_is_done_by_the_next_start(
         if name == "in-migration" and next(passes) == failing:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as interrupted:
         interrupted.setattr("actors.failpoints.hit", interrupt)
-        tables_of(lasting).open(0)
+        with pytest.raises(KeyboardInterrupt):
+            tables_of(lasting).open(0)
     kept.open()
     assert kept.everything() == before
     assert kept.tables._database.query("SELECT count(*) FROM fleetcast_second") == [(0,)]
