@@ -70,9 +70,9 @@ class Batcher(Generic[Item, Result]):
     """Puts items into batches for `handle`, which returns one outcome per item, in order: a result, an
     exception, or `WAIT` when it will resolve that item's future itself. Bound: `max_backlog`, then Busy.
 
-    With `conflate` (the key of an item), once a batch takes longer than `STALLED_S`, the newest of a key
-    takes the place of one that waits already, and both get its outcome: a fleet that did not answer for a while
-    finds what is, not all that was.
+    With `conflate` (the key of an item), once a batch takes longer than `STALLED_S`, the newest item of a key
+    takes the place of one that waits, and both get its outcome: a fleet that did not answer for a while finds
+    what is, not all that was.
     """
 
     WAIT = object()

@@ -9,21 +9,23 @@ from typing import Any
 
 import msgspec
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import stores
-from actors.broadcaster import Broadcaster, MetricsBroadcaster
+from actors.broadcaster import Broadcaster, FollowingBroadcaster, MetricsBroadcaster
 from actors.client import FleetClient, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from actors.stores import MEMORY
-from fleet.errors import Misuse
+from fleet.errors import Misuse, Unavailable
 from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 JOB_STORE = "job-store"
 REGISTRY = "robot-registry"
+START_S = 120.0
 
 
 def broadcaster_name(feed: str) -> str:
@@ -48,11 +50,9 @@ class Supervisor(msgspec.Struct):
         if self._first():
             stores.check(self.store, self.namespace, self.limits)
         began_ns = time.time_ns()
-        feeds = {
-            name: self._actor(broadcaster_name(name), Broadcaster, self.limits)
-            for name in FEEDS
-            if name != METRICS
-        }
+        roles = dict.fromkeys((ROBOT_STATUS, QUEUE_METRICS, KEYS), Broadcaster)
+        roles[LIVE_JOBS] = FollowingBroadcaster
+        feeds = {name: self._actor(broadcaster_name(name), role, self.limits) for name, role in roles.items()}
         given = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
         job_store = self._actor(JOB_STORE, JobStoreRoom, *given)
         place = (self.limits, feeds[ROBOT_STATUS], feeds[KEYS], self.store, self.namespace)
@@ -60,7 +60,16 @@ class Supervisor(msgspec.Struct):
         rooms = ray_rooms(job_store, registry, feeds)
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)
+        self._wait_until_ready()
         return ray_rooms(job_store, registry, feeds)
+
+    def _wait_until_ready(self) -> None:
+        """A store that holds much takes seconds to read."""
+        rooms = [ray.get_actor(name, self.namespace) for name in (JOB_STORE, REGISTRY)]
+        try:
+            ray.get([room.pulse.remote() for room in rooms], timeout=START_S)
+        except ray.exceptions.RayError as error:
+            raise Unavailable(f"the fleet does not start ({type(error).__name__}): see its log") from None
 
     def _first(self) -> bool:
         try:

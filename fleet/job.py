@@ -38,6 +38,7 @@ class JobEvent(StrEnum):
     CANCEL_EXPIRED = "cancel_expired"  # the robot did not obey in time
     TIMEOUT = "timeout"
     PENDING_TIMEOUT = "pending_timeout"
+    RETRIED = "retried"  # as a new job; this one stays as it is
 
 
 ACTIVE = frozenset({JobStatus.CLAIMED, JobStatus.RUNNING})
@@ -70,6 +71,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancel_requested: bool = False
     dead_letter: bool = False
     retry_of: str | None = None
+    retried_by: str | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):

@@ -102,6 +102,7 @@ class RobotRegistry:
         return entry.view()
 
     def _add(self, spec: RobotSpec, now_ns: int, wall_ns: int) -> RobotEntry:
+        self._pace.adapt(len(self._robots) + 1 - self._counts[RobotStatus.OFFLINE])
         at, interval_ms = rfc3339(wall_ns), self._pace.interval_ms
         entry = RobotEntry(
             spec=spec,
@@ -115,7 +116,6 @@ class RobotRegistry:
         self._robots[spec.robot_id] = entry
         self._counts[entry.status()] += 1
         self._silences.set_by(spec.robot_id, self._silent_at(entry))
-        self._adapt_pace()
         self._keep(entry)
         self._announce(entry, at)
         return entry
@@ -316,10 +316,7 @@ class RobotRegistry:
         self._counts[before] -= 1
         self._counts[after] += 1
         if RobotStatus.OFFLINE in (before, after):
-            self._adapt_pace()
-
-    def _adapt_pace(self) -> None:
-        self._pace.adapt(len(self._robots) - self._counts[RobotStatus.OFFLINE])
+            self._pace.adapt(len(self._robots) - self._counts[RobotStatus.OFFLINE])
 
     def _announce(self, entry: RobotEntry, at: str) -> None:
         beat = entry.beat
