@@ -209,7 +209,7 @@ class JobTables:
             if isinstance(record, Fact):
                 part = record.part
                 seq = max(seq, record.record.seq + 1)
-                live += (record.event is JobEvent.SUBMIT) - (record.job.status in TERMINAL)
+                live += (record.event is JobEvent.SUBMIT) - _ends(record)
         return Counters(number, part, seq, live, self.now_ns())
 
     def note_clock(self) -> None:
@@ -306,6 +306,10 @@ def _up_to(sizes: Iterable[Row], max_bytes: int) -> Iterator[int]:
             return
         total += size
         yield seq
+
+
+def _ends(fact: Fact) -> bool:
+    return fact.announced and fact.job.status in TERMINAL
 
 
 def _brings_a_payload(fact: Fact) -> bool:
