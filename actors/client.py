@@ -19,7 +19,7 @@ from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from fleet.errors import FleetError
-from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
@@ -41,6 +41,7 @@ from fleet.messages import (
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
@@ -135,6 +136,15 @@ class FleetClient:
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page:
         room = self._rooms.broadcasters[feed]
         return await room.read(epoch, offset, self.limits.max_batch, wait_ms)
+
+    async def state_of(self, feed: str) -> FeedState:
+        """The latest event of each robot or job; of queue-metrics the depth."""
+        if feed == ROBOT_STATUS:
+            return await self._rooms.registry.state()
+        if feed == LIVE_JOBS:
+            return await self._rooms.job_store.state()
+        counts = await self._rooms.job_store.counts()
+        return FeedState([encode(QueueDepthChanged(counts.depth, rfc3339(time.time_ns())))])
 
     # -- events that somebody else's jobs and robots made
 

@@ -49,6 +49,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.job_store")
@@ -141,6 +142,14 @@ class JobStoreRoom:
     async def pulse(self) -> str:
         """A name of this life of the actor."""
         return self._life
+
+    async def state(self) -> FeedState:
+        """The latest event of every live job and of those that ended last, `max_snapshot_jobs` at most."""
+        found, complete = self._core.latest(self._limits.max_snapshot_jobs)
+        await self._commit()
+        return FeedState(
+            [encode(JobStatusChanged(job.job_id, job.status, at)) for job, at in found], complete
+        )
 
     async def counts(self) -> JobCounts:
         wall_ns = time.time_ns()

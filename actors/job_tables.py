@@ -6,6 +6,7 @@ the jobs that are not finished, and the newest events for the live-jobs feed.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -14,7 +15,8 @@ import msgspec
 
 from actors import failpoints
 from actors.database import Database, Row, Table
-from actors.writer import Counters, Opening, Writer, damaged
+from actors.writer import UNREADABLE, Counters, Opening, Writer, damaged
+from fleet.errors import FleetError
 from fleet.events import JobStatusChanged, encode
 from fleet.job import TERMINAL, Job, JobEvent, JobStatus
 from fleet.job_record import (
@@ -166,17 +168,19 @@ class JobTables:
     def _whole(self, row: Row) -> JobRecord:
         """Raises StoreRefused for a row that is not what was written."""
         *columns, check_sum, data, payload, payload_sum = row
-        intact = payload is None or zlib.crc32(payload) == payload_sum
-        if intact and zlib.crc32(data) == check_sum:
-            record = _record(data)
-            if _columns(record) == tuple(columns):
-                return record if payload is None else with_payload(record, _payload(payload))
+        with contextlib.suppress(*UNREADABLE, FleetError):
+            intact = payload is None or zlib.crc32(payload) == payload_sum
+            if intact and zlib.crc32(data) == check_sum:
+                record = _record(data)
+                if _columns(record) == tuple(columns):
+                    return record if payload is None else with_payload(record, _payload(payload))
         raise damaged(self._database, f"job number {columns[0]}")
 
     def _event(self, number: int, check_sum: int, data: bytes) -> bytes:
-        if zlib.crc32(data) != check_sum:
-            raise damaged(self._database, f"event number {number}")
-        return bytes(data)
+        with contextlib.suppress(*UNREADABLE):
+            if zlib.crc32(data) == check_sum:
+                return data
+        raise damaged(self._database, f"event number {number}")
 
     # -- writing
 
@@ -205,7 +209,7 @@ class JobTables:
             if isinstance(record, Fact):
                 part = record.part
                 seq = max(seq, record.record.seq + 1)
-                live += (record.event is JobEvent.SUBMIT) - (record.job.status in TERMINAL)
+                live += (record.event is JobEvent.SUBMIT) - _ends(record)
         return Counters(number, part, seq, live, self.now_ns())
 
     def note_clock(self) -> None:
@@ -302,6 +306,10 @@ def _up_to(sizes: Iterable[Row], max_bytes: int) -> Iterator[int]:
             return
         total += size
         yield seq
+
+
+def _ends(fact: Fact) -> bool:
+    return fact.announced and fact.job.status in TERMINAL
 
 
 def _brings_a_payload(fact: Fact) -> bool:

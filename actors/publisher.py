@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from actors import failpoints
 from fleet.errors import FleetError
 from fleet.feed import Batch, FeedHistory, FeedSource, Published
 from fleet.limits import Limits
@@ -100,8 +101,11 @@ class NumberedPublisher:
     async def _tell(self) -> None:
         while True:
             await self._wait_for_news()
+            batch = self._source.batch(self._limits.max_batch)
+            if batch.events:
+                await failpoints.hit_when_replies_left(failpoints.AFTER_REPLY)
             try:
-                answer = await self._broadcaster.follow(self._source.batch(self._limits.max_batch))
+                answer = await self._broadcaster.follow(batch)
                 more = self._source.told(answer)
             except FleetError as error:
                 log.warning("a feed is not told: %s", error.detail)

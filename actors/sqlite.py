@@ -48,7 +48,7 @@ class SqliteDatabase:
             self._reader = self._open("ro")
             [(found,)] = self._reader.execute("PRAGMA quick_check(1)").fetchall()
             if found != "ok":
-                raise StoreRefused(f"{self.name} is damaged ({found}): {_RESTORE}")
+                raise StoreRefused(f"{self.name} is damaged ({' '.join(found.split())}): {_RESTORE}")
             self._map = self._open_mark()
 
     def _open(self, mode: str) -> sqlite3.Connection:
@@ -63,6 +63,8 @@ class SqliteDatabase:
         )
         self._open_ones.append(made)
         self._path.chmod(0o600)  # payloads may hold secrets
+        # A text that cannot be read is not what was written, and is found to be that.
+        made.text_factory = lambda data: data.decode(errors="replace")
         made.execute("PRAGMA synchronous=FULL")
         made.execute("PRAGMA cache_size=-65536")
         return made
@@ -74,7 +76,7 @@ class SqliteDatabase:
 
     @contextlib.contextmanager
     def _judged(self) -> Iterator[None]:
-        """Of a database that is opened: what does not work now will not work later."""
+        """What cannot be opened or read now will not be later."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
@@ -123,7 +125,8 @@ class SqliteDatabase:
         return self._writer.execute(sql, args).rowcount
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        return self._writer.execute(sql, args).fetchall()
+        with self._judged():
+            return self._writer.execute(sql, args).fetchall()
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
@@ -136,7 +139,7 @@ class SqliteDatabase:
     # -- beside the writer
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        with self._reading:
+        with self._reading, self._judged():
             return self._reader.execute(sql, args).fetchall()
 
     def compact(self) -> None:
@@ -154,7 +157,8 @@ class SqliteDatabase:
 
     def marked(self) -> int:
         """0 if there is none, or none that can be read."""
-        data = self._mark_path.read_bytes() if self._mark_path.exists() else b""
+        with self._judged():
+            data = self._mark_path.read_bytes() if self._mark_path.exists() else b""
         commits, check = _MARK.unpack(data) if len(data) == _MARK.size else (0, -1)
         return commits if check == zlib.crc32(commits.to_bytes(8, "little")) else 0
 

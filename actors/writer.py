@@ -7,6 +7,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -68,6 +69,7 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 _counters = msgspec.json.Decoder(Counters).decode
+UNREADABLE = (TypeError, ValueError, msgspec.MsgspecError)
 
 
 class Writer:
@@ -141,11 +143,10 @@ class Writer:
             )
         return place
 
-    def _checked(
-        self, component: str, fleet: str, version: int, epoch: int, commits: int, data: bytes, check_sum: int
-    ) -> _Place:
-        with contextlib.suppress(msgspec.DecodeError):
-            place = _Place(component, fleet, version, epoch, commits, _counters(bytes(data)))
+    def _checked(self, *row: Any) -> _Place:
+        with contextlib.suppress(*UNREADABLE):
+            component, fleet, version, epoch, commits, data, check_sum = row
+            place = _Place(component, fleet, version, epoch, commits, _counters(data))
             if place.check_sum() == check_sum:
                 return place
         raise damaged(self._database, f"the row of its writer ({self._component})")
@@ -174,8 +175,7 @@ class Writer:
         """Each row has the number at its beginning, which is where the one before it ended."""
         database, component = self._database, self._component
         incarnation = secrets.token_hex(6)
-        sql = "SELECT incarnation, number FROM fleetcast_openings WHERE component = ? ORDER BY epoch"
-        rows = database.query(sql, (component,))
+        rows = self._openings()
         ends = [number for _, number in rows[1:]] + [place.counters.number]
         database.execute(
             "INSERT INTO fleetcast_openings VALUES (?, ?, ?, ?)",
@@ -187,6 +187,13 @@ class Writer:
         )
         former = {name: end for (name, _), end in zip(rows, ends, strict=False)}
         return Opening(incarnation, former, place.counters)
+
+    def _openings(self) -> list[tuple[str, int]]:
+        sql = "SELECT incarnation, number FROM fleetcast_openings WHERE component = ? ORDER BY epoch"
+        try:
+            return msgspec.convert(self._database.query(sql, (self._component,)), list[tuple[str, int]])
+        except msgspec.ValidationError:
+            raise damaged(self._database, f"the list of its openings ({self._component})") from None
 
     # -- writing
 

@@ -23,6 +23,7 @@ from fleet.messages import (
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 
 class Fleet(Protocol):
@@ -48,6 +49,8 @@ class Fleet(Protocol):
     def withdraw(self, robot_id: str, request_id: str, claim: asyncio.Future[Answer]) -> None: ...
 
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
+
+    async def state_of(self, feed: str) -> FeedState: ...
 
     async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
 

@@ -33,6 +33,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
     door: str = ""
     due: bool = False
     lease_until_ns: int | None = None
+    changed_at: str = ""  # when its status became what it is
 
     @classmethod
     def of(cls, record: JobRecord) -> JobEntry:
@@ -51,6 +52,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             progress_events=record.progress_events,
             needs=(job.environment, frozenset(job.required_capabilities)),
             size_bytes=len(encode(job.payload)),
+            changed_at=job.finished_at or job.started_at or job.claimed_at or job.created_at,
         )
         entry.add_result_size()
         return entry

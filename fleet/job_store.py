@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -626,15 +627,29 @@ class JobStore:
             self._day = day_of(wall_ns)
             self._today = dict.fromkeys(self._today, 0)
 
+    def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
+        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
+        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
+        newest first. The second value is whether every live job is among them."""
+        ended = [self._jobs[job_id] for job_id in self._finished.newest(limit // 4)]
+        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
+        waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
+        live = list(islice(chain(held, waiting), limit - len(ended)))
+        found = sorted(ended + live, key=lambda entry: entry.changed_at)
+        complete = len(live) == len(self._jobs) - len(self._finished)
+        return [(entry.job, entry.changed_at) for entry in found], complete
+
     def _record(
         self, entry: JobEntry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
     ) -> None:
+        at = rfc3339(wall_ns)
         if announced:
             number, self._number, self._part = self._number, self._number + 1, 0
+            entry.changed_at = at
         else:
             self._part += 1
             number = self._number - 1
-        self._facts.append(Fact(number, self._part, event, rfc3339(wall_ns), entry.record(), said))
+        self._facts.append(Fact(number, self._part, event, at, entry.record(), said))
 
     def _entry(self, job_id: str) -> JobEntry:
         entry = self._jobs.get(job_id)

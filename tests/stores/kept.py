@@ -46,8 +46,8 @@ class Kept:
         self.now_ns = SECOND
         self.tables: Any = None
         self.written: list[Fact | Announcement] = []
-        self._names = itertools.count(1)
         self.open()
+        self._names = itertools.count(self.rest.seq)
 
     @property
     def wall_ns(self) -> int:
