@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from actors.client import FleetClient
 from checkers import history
 from checkers.world_clients import told_of
+
+from actors.client import FleetClient
 from fleet.errors import FleetError, Unavailable
 from fleet.job import Job, JobEvent, JobStatus
 from fleet.messages import Answer, Beat, Cancel, Get, JobSpec, JobToken, RegisterRobot, Report, RobotSpec

@@ -7,10 +7,10 @@ import os
 from typing import Any
 
 import msgspec
+from crash.peer import Peer
 
 from actors import failpoints, job_tables
 from actors.job_store import JobStoreRoom
-from crash.peer import Peer
 from fleet.limits import SECOND, Limits
 
 FLEET = "crashing"

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 import psycopg
-
 from checkers.history import Change, FinalJob, final_of
+
 from fleet.events import JobStatusChanged
 from fleet.job import TERMINAL, TRANSITIONS, Job, JobStatus
 from fleet.job_record import HistoryEvent, JobRecord

@@ -5,11 +5,9 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-import pytest
-from postgres import Postgres
+from crash.world import World
 
 from actors import failpoints
-from crash.world import World
 
 
 async def crash(folder: Path, store: str, cycles: int) -> World:

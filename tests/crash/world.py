@@ -13,10 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from actors import failpoints
-from actors.broadcaster import Broadcaster, FollowingBroadcaster
-from actors.client import FleetClient, Rooms
-from actors.registry import RegistryRoom
 from checkers import lifecycle, outcomes
 from checkers.history import AnyRecord, Evidence, Recorder, ops_of
 from checkers.job_model import Bounds
@@ -24,6 +20,11 @@ from crash import stored
 from crash.clients import Client, Producer, Robot
 from crash.peer import Gone, Peer
 from crash.room_process import NEWER, Life, live
+
+from actors import failpoints
+from actors.broadcaster import Broadcaster, FollowingBroadcaster
+from actors.client import FleetClient, Rooms
+from actors.registry import RegistryRoom
 from fleet.limits import MS, Limits
 
 LIMITS = Limits(
