@@ -22,6 +22,7 @@ from fleet.messages import (
     Cancel,
     Cancelled,
     Get,
+    HeartbeatAnswer,
     JobSpec,
     JobToken,
     RegisterRobot,

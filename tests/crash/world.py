@@ -161,7 +161,9 @@ class World:
         tasks = [*running.values(), asyncio.create_task(self._watch())]
         try:
             yield
-            assert not any(task.done() and not task.cancelled() and task.exception() for task in tasks)
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.result()  # raises: nobody ends by itself
         finally:
             for task in tasks:
                 task.cancel()
