@@ -53,6 +53,7 @@ from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
 from fleet.replies import Replies
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 log = logging.getLogger("fleetcast.registry")
 
@@ -130,6 +131,12 @@ class RegistryRoom:
         found = self._core.suited(environment, capabilities)
         await self._commit()
         return found
+
+    async def state(self) -> FeedState:
+        """The last event of every robot, and of those that were deleted last."""
+        said = self._core.latest()
+        await self._commit()
+        return FeedState(said)
 
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Sequence
 
 import msgspec
 
-from actors.database import Database, StoreRefused, Table
+from actors.database import Database, Row, Table
+from actors.writer import UNREADABLE, damaged
 from fleet.events import encode
 from fleet.kept_replies import MINUTE, KeptReply
 
@@ -19,6 +21,8 @@ MIGRATION = (
 REPLIES = Table(
     "fleetcast_replies", {"request_id": "text", "expires_ns": "int", "check_sum": "int", "reply": "bytes"}
 )
+
+ASKED = 1_000  # ids that one statement asks for at most
 
 _reply = msgspec.json.Decoder(KeptReply).decode
 
@@ -38,16 +42,20 @@ def expiring(database: Database) -> dict[int, int]:
 
 def find(database: Database, request_ids: Sequence[str]) -> list[KeptReply]:
     """What was committed, expired or not."""
-    marks = ", ".join("?" * len(request_ids))
-    sql = f"SELECT request_id, check_sum, reply FROM fleetcast_replies WHERE request_id IN ({marks})"
-    found = database.read(sql, request_ids)
-    for request_id, check_sum, data in found:
-        if zlib.crc32(data) != check_sum:
-            raise StoreRefused(
-                f"{database.name} is damaged: the reply to {request_id} is not what was written; restore it "
-                "from a backup, its .mark file with it"
-            )
-    return [_reply(bytes(data)) for _, _, data in found]
+    found: list[Row] = []
+    for start in range(0, len(request_ids), ASKED):
+        some = request_ids[start : start + ASKED]
+        marks = ", ".join("?" * len(some))
+        sql = f"SELECT request_id, check_sum, reply FROM fleetcast_replies WHERE request_id IN ({marks})"
+        found += database.read(sql, some)
+    return [_whole(database, *row) for row in found]
+
+
+def _whole(database: Database, request_id: str, check_sum: int, data: bytes) -> KeptReply:
+    with contextlib.suppress(*UNREADABLE):
+        if zlib.crc32(data) == check_sum:
+            return _reply(data)
+    raise damaged(database, f"the reply to {request_id}")
 
 
 def delete_expired(database: Database, wall_ns: int, limit: int) -> int:

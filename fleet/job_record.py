@@ -35,6 +35,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     lease_ms: int = 0
     first_not_before: WallTime | None = None
     progress_events: int = 0
+    stuck_at_ns: int | None = None
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -139,8 +140,17 @@ def with_payload(record: JobRecord, payload: dict[str, Any]) -> JobRecord:
 
 
 class JobFilter(msgspec.Struct, frozen=True):
-    """None admits all."""
+    """None admits all. Stuck jobs are known to the store that runs them, not to its tables."""
 
     status: str | None = None
     robot_id: str | None = None
     environment: str | None = None
+    stuck: bool | None = None
+
+    def admits(self, job: Job) -> bool:
+        pairs: list[tuple[Any, Any]] = [
+            (self.status, job.status),
+            (self.robot_id, job.robot_id),
+            (self.environment, job.environment),
+        ]
+        return all(asked in (None, value) for asked, value in pairs)

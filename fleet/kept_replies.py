@@ -30,8 +30,8 @@ class KeptReplies:
     """All of them are in the journal; in memory are the newest, two generations that name `max_remembered`
     jobs each at most. Who decides about an older one reads it first, and `remember`s it.
 
-    Bound: `max_replies` that have not expired; beyond, new ones are refused: to forget the oldest would be to
-    do twice what was promised to be done once."""
+    Bound: `max_replies` that have not expired; beyond, new ones are refused: to forget the oldest would
+    be to do twice what was promised to be done once."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
