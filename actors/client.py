@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -18,8 +18,10 @@ from actors.health import PULSE_S, STATES, Lives, State
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
 from fleet.errors import FleetError
 from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.explain import Explanation, Place, Suited, explain
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
@@ -31,7 +33,9 @@ from fleet.messages import (
     Answer,
     Beat,
     Beats,
+    Cancel,
     Command,
+    Get,
     HeartbeatAnswer,
     JobCounts,
     JobToken,
@@ -45,6 +49,8 @@ from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
+
+Named = TypeVar("Named", bound=Once)
 
 
 class Rooms(msgspec.Struct):
@@ -76,6 +82,13 @@ class Snapshot:
 
     async def counts(self) -> tuple[RobotCounts, JobCounts]:
         return await asyncio.gather(self._registry.counts(), self._job_store.counts())
+
+
+def _named(command: Named) -> Named:
+    """With a request id: the call may be made again."""
+    if command.request_id:
+        return command
+    return msgspec.structs.replace(command, request_id=secrets.token_hex(8))
 
 
 class FleetClient:
@@ -115,12 +128,10 @@ class FleetClient:
     # -- messages, batched
 
     def execute(self, command: Command) -> asyncio.Future[Any]:
-        return self._commands.put(command)
+        return self._commands.put(_named(command) if isinstance(command, Cancel) else command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
-        if isinstance(command, Once) and not command.request_id:
-            command = msgspec.structs.replace(command, request_id=secrets.token_hex(8))
-        return self._registry.put(command)
+        return self._registry.put(_named(command) if isinstance(command, Once) else command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
         return self._beats.put((beat, jobs))
@@ -165,9 +176,24 @@ class FleetClient:
     async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         return await self._rooms.job_store.page(wanted, before, limit)
 
-    async def history(self, job_id: str) -> list[HistoryEvent]:
-        """Empty for a job that does not exist."""
-        return await self._rooms.job_store.history(job_id)
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        """Without the first `skip`; empty for a job that does not exist."""
+        return await self._rooms.job_store.history(job_id, skip, limit)
+
+    async def explain(self, job_id: str) -> Explanation:
+        job: Job = await self.execute(Get(job_id))
+        if job.status is not JobStatus.PENDING:
+            return explain(Place(job), Suited())
+        suited = await self._rooms.registry.suited(job.environment, job.required_capabilities)
+        place = await self._rooms.job_store.place(job_id, [robot.robot_id for robot in suited.able])
+        return explain(place, suited)
+
+    async def dead_letters(self, wanted: DeadLetterFilter, place: int, limit: int) -> tuple[list[Job], int]:
+        found = await self._rooms.job_store.dead_letters(wanted, place, limit)
+        return [record.job for record in found.records], found.place
+
+    async def redrive(self, command: Redrive) -> Redriven:
+        return await self._rooms.job_store.redrive(_named(command))
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int

@@ -26,12 +26,15 @@ from actors.publisher import Follows, NumberedPublisher, Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
 from actors.writer import Opening
+from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, among
 from fleet.errors import Busy
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
+from fleet.explain import Place
 from fleet.feed import MAX_FORMER, FeedHistory
 from fleet.job import Job
 from fleet.job_record import Announcement, Fact, HistoryEvent, JobFilter
-from fleet.job_store import JobStore
+from fleet.job_store import Change, JobStore
+from fleet.kept_replies import KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
@@ -96,20 +99,38 @@ class JobStoreRoom:
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
-        if self._journal.backlog > self._limits.max_backlog:
-            raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+        self._check_backlog()
         await self._recall(commands)
         now_ns, wall_ns = self._clock.tick(), time.time_ns()
         replies = [self._one(command, now_ns, wall_ns) for command in commands]
         await self._commit()
         return replies
 
-    async def _recall(self, commands: Sequence[Command]) -> None:
-        """Finished jobs that are named again come back into memory before anything is decided."""
-        forgotten = [job_id for command in commands for job_id in self._core.forgotten(command)]
-        if forgotten:
-            for record in await self._read(self._tables.find, list(dict.fromkeys(forgotten))):
-                self._core.remember(record)
+    def _check_backlog(self) -> None:
+        if self._journal.backlog > self._limits.max_backlog:
+            raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+
+    async def _recall(self, commands: Sequence[Command | Redrive]) -> None:
+        """Replies and finished jobs that are named again come back into memory before anything is decided. A
+        look at the journal lets time pass, in which others may be forgotten: so until nothing is missing."""
+        replies = self._core.replies
+        unanswered: set[str] = set()
+        unknown: set[str] = set()
+        generation = replies.generation
+        while True:
+            if replies.generation != generation:
+                unanswered, generation = set(), replies.generation
+            if missing := self._core.unanswered(commands) - unanswered:
+                unanswered |= missing
+                for kept in await self._read(self._tables.replies, list(missing)):
+                    replies.remember(kept)
+            elif forgotten := self._core.forgotten(commands) - unknown:
+                unknown |= forgotten
+                for record in await self._read(self._tables.find, list(forgotten)):
+                    self._core.remember(record)
+                    unknown.discard(record.job.job_id)
+            else:
+                return
 
     async def _read(self, look: Callable[..., Result], *args: Any) -> Result:
         """What was committed, beside the writer."""
@@ -128,6 +149,31 @@ class JobStoreRoom:
         await self._commit()
         return page
 
+    async def redrive(self, command: Redrive) -> Redriven:
+        self._check_backlog()
+        found = await self._read(self._dead_letters_to, command)
+        await self._recall([command])
+        reply = self._core.redrive(command, found, self._clock.tick(), time.time_ns())
+        await self._commit()
+        return reply
+
+    def _dead_letters_to(self, command: Redrive) -> DeadLetters:
+        most, wanted = self._limits.max_redriven_bytes, command.wanted
+        if wanted.job_ids is not None:
+            return among(self._tables.find(wanted.job_ids), command, most)
+        return self._tables.dead_letters(wanted, command.place, command.limit, most, False)
+
+    async def dead_letters(self, wanted: DeadLetterFilter, place: int, limit: int) -> DeadLetters:
+        most = self._limits.max_page_bytes
+        return await self._read(self._tables.dead_letters, wanted, place, limit, most, True)
+
+    async def place(self, job_id: str, robot_ids: Sequence[str]) -> Place:
+        """Raises NotFound."""
+        await self._recall([Get(job_id)])
+        place = self._core.place(job_id, robot_ids, self._clock.tick(), time.time_ns())
+        await self._commit()
+        return place
+
     async def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         if wanted.stuck:
             found = self._core.stuck_page(wanted, before, limit)
@@ -135,9 +181,9 @@ class JobStoreRoom:
             return found
         return await self._read(self._tables.page, wanted, before, limit)
 
-    async def history(self, job_id: str) -> list[HistoryEvent]:
-        """Empty for a job that does not exist."""
-        return await self._read(self._tables.history, job_id)
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        """Without the first `skip`; empty for a job that does not exist."""
+        return await self._read(self._tables.history, job_id, skip, limit)
 
     async def pulse(self) -> str:
         """A name of this life of the actor."""
@@ -184,7 +230,7 @@ class JobStoreRoom:
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():
-                return self._core.cancel(command.job_id, now_ns, wall_ns)
+                return self._core.cancel_once(command, now_ns, wall_ns)
             case Withdraw():
                 return self._core.withdraw(command)
 
@@ -196,10 +242,13 @@ class JobStoreRoom:
             self._changed.set_result(None)
             self._changed = asyncio.get_running_loop().create_future()
 
-    def _on_committed(self, facts: Sequence[Fact | Announcement]) -> None:
+    def _on_committed(self, committed: Sequence[Change]) -> None:
+        facts = [change for change in committed if not isinstance(change, KeptReply)]
         changes = [change for fact in facts if (change := _status_change(fact))]
         self._events.publish([encode(change) for change in changes])
-        self._core.trim(facts[-1].number + 1)
+        self._core.replies.committed(len(committed) - len(facts))
+        if facts:
+            self._core.trim(facts[-1].number + 1)
 
     async def _tick(self) -> None:
         while True:

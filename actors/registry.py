@@ -26,6 +26,7 @@ from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, document_tables, opened
 from actors.upkeep import Upkeep
 from fleet.events import encode
+from fleet.explain import Suited
 from fleet.keys import ApiKey, KeyRecord, KeyTable
 from fleet.limits import MS, Limits
 from fleet.messages import (
@@ -125,6 +126,11 @@ class RegistryRoom:
     async def pulse(self) -> str:
         """A name of this life of the actor."""
         return self._incarnation.hex()
+
+    async def suited(self, environment: str | None, capabilities: Sequence[str]) -> Suited:
+        found = self._core.suited(environment, capabilities)
+        await self._commit()
+        return found
 
     async def state(self) -> FeedState:
         """The last event of every robot, and of those that were deleted last."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from fleet.alarms import Alarms
 from fleet.errors import Busy, Conflict, NotFound, Unavailable
+from fleet.explain import Suited, suited
 from fleet.heartbeat_pace import HeartbeatPace
 from fleet.limits import MS, Limits
 from fleet.messages import (
@@ -288,6 +289,11 @@ class RobotRegistry:
             if status in (None, entry.status()) and environment in (None, entry.spec.environment)
         ]
         return [entry.view() for entry in found[offset : offset + limit]], len(found)
+
+    def suited(self, environment: str | None, capabilities: Sequence[str]) -> Suited:
+        """Who could take a job with these needs."""
+        limit = self._limits.max_explained_robots
+        return suited(self._robots.values(), environment, capabilities, limit)
 
     def latest(self) -> list[bytes]:
         """The last event of every robot, and of the 1,000 that were deleted last."""
