@@ -49,6 +49,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.job_store")
@@ -128,6 +129,10 @@ class JobStoreRoom:
         return page
 
     async def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        if wanted.stuck:
+            found = self._core.stuck_page(wanted, before, limit)
+            await self._commit()
+            return found
         return await self._read(self._tables.page, wanted, before, limit)
 
     async def history(self, job_id: str) -> list[HistoryEvent]:
@@ -137,6 +142,14 @@ class JobStoreRoom:
     async def pulse(self) -> str:
         """A name of this life of the actor."""
         return self._life
+
+    async def state(self) -> FeedState:
+        """The latest event of every live job and of those that ended last, `max_snapshot_jobs` at most."""
+        found, complete = self._core.latest(self._limits.max_snapshot_jobs)
+        await self._commit()
+        return FeedState(
+            [encode(JobStatusChanged(job.job_id, job.status, at)) for job, at in found], complete
+        )
 
     async def counts(self) -> JobCounts:
         wall_ns = time.time_ns()

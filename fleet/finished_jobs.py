@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from fleet.limits import Limits
 
@@ -24,6 +25,9 @@ class FinishedJobs:
         before, _ = self._jobs.pop(job_id, (0, 0))
         self._jobs[job_id] = (size_bytes, number)
         self._bytes += size_bytes - before
+
+    def newest(self, count: int) -> list[str]:
+        return list(islice(reversed(self._jobs), count))
 
     def take_excess(self, committed: int) -> list[str]:
         """The oldest beyond the bounds, up to the first whose events from number `committed` on are not in

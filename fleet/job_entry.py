@@ -26,12 +26,14 @@ class JobEntry(msgspec.Struct, kw_only=True):
     lease_ms: int = 0
     first_not_before: str | None = None
     progress_events: int = 0
+    stuck_at_ns: int | None = None
 
     needs: Needs
     size_bytes: int
     door: str = ""
     due: bool = False
     lease_until_ns: int | None = None
+    changed_at: str = ""  # when its status became what it is
 
     @classmethod
     def of(cls, record: JobRecord) -> JobEntry:
@@ -50,6 +52,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             progress_events=record.progress_events,
             needs=(job.environment, frozenset(job.required_capabilities)),
             size_bytes=len(encode(job.payload)),
+            changed_at=job.finished_at or job.started_at or job.claimed_at or job.created_at,
         )
         entry.add_result_size()
         return entry
@@ -73,6 +76,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             self.lease_ms,
             self.first_not_before,
             self.progress_events,
+            self.stuck_at_ns,
         )
 
     def deadlines(self) -> list[tuple[int, JobEvent]]:
@@ -81,5 +85,6 @@ class JobEntry(msgspec.Struct, kw_only=True):
             (self.lease_until_ns, JobEvent.LEASE_EXPIRED),
             (self.timeout_at_ns, JobEvent.TIMEOUT),
             (self.expires_at_ns, JobEvent.PENDING_TIMEOUT),
+            (self.stuck_at_ns, JobEvent.STUCK),
         )
         return [(at_ns, event) for at_ns, event in dated if at_ns is not None]

@@ -32,6 +32,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     lease_ms: int = 0
     first_not_before: WallTime | None = None
     progress_events: int = 0
+    stuck_at_ns: int | None = None
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -132,9 +133,19 @@ def with_payload(record: JobRecord, payload: dict[str, Any]) -> JobRecord:
 
 
 class JobFilter(msgspec.Struct, frozen=True):
-    """None admits all."""
+    """None admits all. Stuck jobs are known to the store that runs them, not to its tables."""
 
     status: str | None = None
     robot_id: str | None = None
     environment: str | None = None
     dead_letter: bool | None = None
+    stuck: bool | None = None
+
+    def admits(self, job: Job) -> bool:
+        pairs: list[tuple[Any, Any]] = [
+            (self.status, job.status),
+            (self.robot_id, job.robot_id),
+            (self.environment, job.environment),
+            (self.dead_letter, job.dead_letter),
+        ]
+        return all(asked in (None, value) for asked, value in pairs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain, islice
 from random import Random
 from typing import Any
 
@@ -20,7 +21,7 @@ from fleet.finished_jobs import FinishedJobs
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
 from fleet.job_entry import JobEntry
-from fleet.job_record import Announcement, Fact, JobRecord, JobsAtRest, Said
+from fleet.job_record import Announcement, Fact, JobFilter, JobRecord, JobsAtRest, Said
 from fleet.kept_replies import KeptReplies, KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
@@ -45,6 +46,7 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.retry import backoff_ns
+from fleet.stuck_jobs import StuckJobs
 from fleet.submission import as_submitted, new_jobs, spec_of
 from fleet.wait_window import WaitWindow
 from fleet.wall_time import day_of, rfc3339
@@ -81,6 +83,7 @@ class JobStore:
         self._wait_ends = Alarms()  # of each robot that waits
         self._held: dict[str, set[str]] = {}
         self._finished = FinishedJobs(limits)
+        self._stuck = StuckJobs()
         self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
         self._admissions = EndedAdmissions(limits)
@@ -123,6 +126,8 @@ class JobStore:
         self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
         entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
         entry.stop_at_ns, entry.timeout_at_ns = record.stop_at_ns, record.timeout_at_ns
+        entry.stuck_at_ns = record.stuck_at_ns
+        self._stuck.note(entry)
         self._deadlines.set_by(job.job_id, min(entry.deadlines())[0])
 
     def _restore_answers(self, records: Sequence[JobRecord]) -> None:
@@ -260,22 +265,26 @@ class JobStore:
         if entry.token != report.token or job.robot_id != report.robot_id:
             raise _fenced(entry, report)
         if report.event is JobEvent.PROGRESS:
-            return self._progress(entry, report, wall_ns)
+            return self._progress(entry, report, now_ns, wall_ns)
         _check_result(report.result)
         self._move(entry, report.event, now_ns, wall_ns, report)
         self._match(now_ns, wall_ns)
         return entry.job
 
-    def _progress(self, entry: JobEntry, report: Report, wall_ns: int) -> Job:
+    def _progress(self, entry: JobEntry, report: Report, now_ns: int, wall_ns: int) -> Job:
         """The job shows the newest; its history tells of the first `max_progress_events`."""
         next_status(entry.job.status, report.event, self._ask(entry))
-        entry.job = msgspec.structs.replace(entry.job, progress=report.progress)
+        at = rfc3339(wall_ns)
+        entry.job = msgspec.structs.replace(
+            entry.job, progress=report.progress, last_progress_at=at, stuck=False
+        )
+        entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
+        self._stuck.note(entry)
         if entry.progress_events < self._limits.max_progress_events:
             entry.progress_events += 1
             said = Said(report.progress, report.current_node, report.message)
             self._record(entry, report.event, False, wall_ns, said)
         else:
-            at = rfc3339(wall_ns)
             unsaid = Fact(self._number - 1, self._part, report.event, at, entry.record(), recorded=False)
             self._facts.append(unsaid)
         return entry.job
@@ -392,8 +401,20 @@ class JobStore:
                 entry.timeout_at_ns = None
                 entry.timed_out = True
                 self._request_stop(entry, event, now_ns, wall_ns)
+            elif event is JobEvent.STUCK:
+                self._mark_stuck(entry, wall_ns)
             else:
                 self._move(entry, event, now_ns, wall_ns)
+
+    def _mark_stuck(self, entry: JobEntry, wall_ns: int) -> None:
+        """Its robot keeps it alive, and nothing is heard of it: for people to look at."""
+        entry.stuck_at_ns = None
+        entry.job = msgspec.structs.replace(entry.job, stuck=True)
+        self._stuck.note(entry)
+        self._record(entry, JobEvent.STUCK, False, wall_ns)
+
+    def stuck_page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        return self._stuck.page(wanted, before, limit, self._limits.max_page_bytes)
 
     def _end_waits(self, now_ns: int) -> None:
         silent = self._doors.drop_silent(now_ns)
@@ -422,6 +443,7 @@ class JobStore:
             self._today[JobStatus.FAILED],
             self.depth(),
             self._waits.mean_ms(now_ns),
+            stuck=len(self._stuck),
         )
 
     def take_facts(self) -> list[Change]:
@@ -505,9 +527,10 @@ class JobStore:
         retryable = report.retryable if report else True
         status = next_status(before.status, event, self._ask(entry, retryable))
         changes = changes_of(before, event, status, report, robot_id, entry.timed_out, rfc3339(wall_ns))
-        entry.job = msgspec.structs.replace(before, status=status, **changes)
+        entry.job = msgspec.structs.replace(before, status=status, stuck=False, **changes)
         self._leave(before)
         self._arrive(entry, event, now_ns, wall_ns)
+        self._stuck.note(entry)
         self._status_counts[before.status] -= 1
         self._status_counts[status] += 1
         if report is not None:
@@ -529,14 +552,15 @@ class JobStore:
         if job.status in ACTIVE:
             self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
             entry.lease_until_ns = now_ns + entry.lease_ms * MS
-            self._deadlines.set_by(job.job_id, entry.lease_until_ns)
+            entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
+            self._deadlines.set_by(job.job_id, min(entry.lease_until_ns, entry.stuck_at_ns))
             if event is JobEvent.CLAIM:
                 self._waits.add(max(0, wall_ns - entry.due_wall_ns), now_ns)
             elif event is JobEvent.START and job.timeout_s:
                 entry.timeout_at_ns = now_ns + int(job.timeout_s * SECOND)
                 self._deadlines.set_by(job.job_id, entry.timeout_at_ns)
             return
-        entry.lease_until_ns = entry.stop_at_ns = entry.timeout_at_ns = None
+        entry.lease_until_ns = entry.stop_at_ns = entry.timeout_at_ns = entry.stuck_at_ns = None
         if job.status is JobStatus.PENDING:
             self._return(entry, event, now_ns, wall_ns)
         else:
@@ -603,15 +627,29 @@ class JobStore:
             self._day = day_of(wall_ns)
             self._today = dict.fromkeys(self._today, 0)
 
+    def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
+        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
+        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
+        newest first. The second value is whether every live job is among them."""
+        ended = [self._jobs[job_id] for job_id in self._finished.newest(limit // 4)]
+        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
+        waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
+        live = list(islice(chain(held, waiting), limit - len(ended)))
+        found = sorted(ended + live, key=lambda entry: entry.changed_at)
+        complete = len(live) == len(self._jobs) - len(self._finished)
+        return [(entry.job, entry.changed_at) for entry in found], complete
+
     def _record(
         self, entry: JobEntry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
     ) -> None:
+        at = rfc3339(wall_ns)
         if announced:
             number, self._number, self._part = self._number, self._number + 1, 0
+            entry.changed_at = at
         else:
             self._part += 1
             number = self._number - 1
-        self._facts.append(Fact(number, self._part, event, rfc3339(wall_ns), entry.record(), said))
+        self._facts.append(Fact(number, self._part, event, at, entry.record(), said))
 
     def _entry(self, job_id: str) -> JobEntry:
         entry = self._jobs.get(job_id)

@@ -26,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     min_lease_ms: int = 30_000
     lease_heartbeats: int = 3
     cancel_grace_ms: int = 10_000
+    stuck_after_s: int = 600
     backoff_base_ms: int = 1_000
     backoff_max_ms: int = 300_000
     aging_ms_per_level: int = 60_000
@@ -49,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_finished: int = 10_000
     max_finished_bytes: int = 64 * 1024 * 1024
     max_page_bytes: int = 1024 * 1024
+    max_snapshot_jobs: int = 10_000
     max_robots: int = 100_000
     max_keys: int = 100_000
     max_named_per_door: int = 500

@@ -279,6 +279,7 @@ class JobCounts(msgspec.Struct, frozen=True):
     depth: int = 0
     avg_wait_time_ms: int = 0
     up_s: int = 0
+    stuck: int = 0
 
 
 # -- the robot socket, robot to server

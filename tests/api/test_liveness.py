@@ -294,3 +294,26 @@ def spy(monkeypatch: pytest.MonkeyPatch, room: Any, kind: type) -> list[Any]:
 
     monkeypatch.setattr(room, "execute", heard)
     return seen
+
+
+async def test_a_stuck_job_is_shown_where_operators_look() -> None:
+    fleet = LocalFleet(quick_limits(stuck_after_s=1))
+    async with fresh(fleet=fleet) as world, world.open("live-jobs") as jobs, world.http() as http:
+        await register(http)
+        job_id, _ = await submit(http), await submit(http)
+        [job] = (await http.post("/jobs/claim", json=CLAIM)).json()["jobs"]
+        while (await http.get("/metrics/fleet")).json()["stuck_jobs"] == 0:
+            pass
+        listed = (await http.get("/jobs", params={"stuck": "true"})).json()
+        shown = (await http.get(f"/jobs/{job_id}")).json()
+        report = {"robot_id": "r-1", "token": job["token"]}
+        started = (await http.post(f"/jobs/{job_id}/start", json=report)).json()
+        seen = [(await hear(jobs))["status"] for _ in range(4)]
+        none = (await http.get("/jobs", params={"stuck": "true"})).json()
+        refused = await http.get("/jobs", params={"stuck": "perhaps"})
+    await fleet.close()
+    assert ([found["job_id"] for found in listed["jobs"]], listed["next_cursor"]) == ([job_id], None)
+    assert (shown["status"], shown["stuck"], started["stuck"]) == ("claimed", True, False)
+    assert seen == ["pending", "pending", "claimed", "running"]
+    assert none["jobs"] == []
+    assert outcome(refused) == (422, "bad_parameter")
