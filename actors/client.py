@@ -19,8 +19,7 @@ from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
-from fleet.errors import FleetError
-from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.events import LIVE_JOBS, ROBOT_STATUS, QueueDepthChanged, encode
 from fleet.explain import Explanation, Place, Suited, explain
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
@@ -30,6 +29,8 @@ from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     Announce,
+    AnnounceDepth,
+    AnnounceRobot,
     Answer,
     Beat,
     Beats,
@@ -106,8 +107,6 @@ class FleetClient:
         )
         self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
-        self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
-        self._numbering: dict[str, tuple[str, int]] = {}
 
     @property
     def state(self) -> State:
@@ -163,13 +162,10 @@ class FleetClient:
         await self.execute(Announce(secrets.token_hex(8), job_id, JobStatus(status)))
 
     async def announce_robot(self, robot_id: str, status: str, cpu_percent: float, memory_mb: float) -> None:
-        at = rfc3339(time.time_ns())
-        event = encode(RobotStatusChanged(robot_id, status, cpu_percent, memory_mb, at))
-        await self._announcements.put((ROBOT_STATUS, event))
+        await self.administer(AnnounceRobot(robot_id, status, cpu_percent, memory_mb))
 
     async def announce_depth(self, depth: int) -> None:
-        event = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
-        await self._announcements.put((QUEUE_METRICS, event))
+        await self.execute(AnnounceDepth(depth, request_id=secrets.token_hex(8)))
 
     # -- lists
 
@@ -218,7 +214,7 @@ class FleetClient:
 
     async def close(self) -> None:
         await self._claims.close()
-        for batcher in (self._commands, self._registry, self._beats, self._announcements):
+        for batcher in (self._commands, self._registry, self._beats):
             await batcher.close()
 
     # -- one call per batch
@@ -228,22 +224,6 @@ class FleetClient:
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
-
-    async def _send_events(self, batch: Sequence[tuple[str, bytes]], _: Any) -> Sequence[Any]:
-        failed: dict[str, FleetError] = {}
-        for feed in sorted({feed for feed, _ in batch}):
-            try:
-                await self._publish(feed, [event for name, event in batch if name == feed])
-            except FleetError as error:
-                failed[feed] = error
-        return [failed.get(feed) for feed, _ in batch]
-
-    async def _publish(self, feed: str, events: list[bytes]) -> None:
-        """Under a new publisher's name after a failure: whether that batch arrived is not known, and its
-        numbers must not serve again."""
-        publisher, seq = self._numbering.pop(feed, (secrets.token_hex(6), 0))
-        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
-        self._numbering[feed] = publisher, seq + len(events)
 
     async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
         replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
