@@ -1,9 +1,10 @@
 """Keeps one endpoint's feed and hands it to every door.
 
 Owns      the feed of one endpoint
-Hears     publish
+Hears     publish, follow
 Says      pages of the feed, by long poll
-Survives  restart: a new epoch, which tells every reader that history was lost
+Survives  restart: its publisher feeds it again what it keeps; where there are several, a new epoch tells
+          every reader that history was lost
 Never     knows a watcher; sends anything twice to a reader that names its place
 """
 
@@ -14,11 +15,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
+from fleet.errors import Unavailable
 from fleet.events import encode
-from fleet.feed import Feed, Page, Published
+from fleet.feed import Batch, Feed, Page, Published
 from fleet.fleet_metrics import FleetMetrics, MetricsMessage
 from fleet.limits import Limits
 from fleet.wall_time import rfc3339
+
+PUBLISHER_TIMEOUT_S = 2.0
 
 
 class Broadcaster:
@@ -44,6 +48,31 @@ class Broadcaster:
     def _wake(self) -> None:
         self._news.set_result(None)
         self._news = asyncio.get_running_loop().create_future()
+
+
+class FollowingBroadcaster(Broadcaster):
+    """Its feed has one publisher, whose numbers it takes over. Until that has said where it stands there is
+    nothing to read."""
+
+    def __init__(self, limits: Limits) -> None:
+        super().__init__(limits)
+        self._feed = Feed("", limits.feed_events, limits.feed_bytes)
+        self._begun = asyncio.Event()
+
+    async def follow(self, batch: Batch) -> Published:
+        answer = self._feed.follow(batch)
+        self._begun.set()
+        self._wake()
+        return answer
+
+    async def read(self, epoch: str, offset: int, limit: int, wait_ms: int) -> Page:
+        """As every broadcaster's; raises Unavailable while its publisher is not heard of."""
+        try:
+            async with asyncio.timeout(PUBLISHER_TIMEOUT_S):
+                await self._begun.wait()
+        except TimeoutError:
+            raise Unavailable("the source of this feed is not heard of", "", 1.0) from None
+        return await super().read(epoch, offset, limit, wait_ms)
 
 
 class MetricsBroadcaster(Broadcaster):

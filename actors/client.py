@@ -19,7 +19,7 @@ from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from fleet.errors import FleetError
-from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
@@ -33,12 +33,15 @@ from fleet.messages import (
     Beats,
     Command,
     HeartbeatAnswer,
+    JobCounts,
     JobToken,
     Once,
     RegistryCommand,
+    RobotCounts,
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
@@ -69,8 +72,10 @@ class Snapshot:
         self._version = version
 
     async def __call__(self) -> FleetMetrics:
-        jobs, robots = await asyncio.gather(self._job_store.counts(), self._registry.counts())
-        return fleet_metrics(robots, jobs, self._version)
+        return fleet_metrics(*await self.counts(), self._version)
+
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await asyncio.gather(self._registry.counts(), self._job_store.counts())
 
 
 class FleetClient:
@@ -132,6 +137,15 @@ class FleetClient:
         room = self._rooms.broadcasters[feed]
         return await room.read(epoch, offset, self.limits.max_batch, wait_ms)
 
+    async def state_of(self, feed: str) -> FeedState:
+        """The latest event of each robot or job; of queue-metrics the depth."""
+        if feed == ROBOT_STATUS:
+            return await self._rooms.registry.state()
+        if feed == LIVE_JOBS:
+            return await self._rooms.job_store.state()
+        counts = await self._rooms.job_store.counts()
+        return FeedState([encode(QueueDepthChanged(counts.depth, rfc3339(time.time_ns())))])
+
     # -- events that somebody else's jobs and robots made
 
     async def announce_job(self, job_id: str, status: str) -> None:
@@ -168,6 +182,9 @@ class FleetClient:
 
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()
+
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await self._snapshot.counts()
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
         """Tells what `door` holds; returns the sum of what the other doors do."""

@@ -46,6 +46,10 @@ class Database(Protocol):
         """Keeps others out until this process ends, after waiting for one that is about to; False if another
         stays. The epoch of the writer is what fences; this tells somebody who starts a second fleet."""
 
+    def settle(self) -> None:
+        """Once, when it is found to be ours and before the first write: makes safe what is in it, whatever
+        became of the process that wrote it."""
+
     def transaction(self) -> AbstractContextManager[None]:
         """Commits at the end, durably; on an exception nothing of it happened."""
 
@@ -75,4 +79,5 @@ class Database(Protocol):
     def compact(self) -> None:
         """Gives back what past writes hold: files, logs."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Also one that was opened in part, or refused."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from actors.database import Database, Row, StoreRefused, Table
-from actors.writer import Counters, Writer
+from actors.database import Database, Row, Table
+from actors.writer import UNREADABLE, Counters, Writer, damaged
 
 MIGRATIONS = (
     (
@@ -35,22 +36,25 @@ class DocumentTables:
     def __init__(self, database: Database, fleet: str, now_ns: Callable[[], int] = lambda: 0) -> None:
         self._database = database
         self._writer = Writer(database, "registry", fleet, MIGRATIONS)
+        self._known: set[tuple[str, str]] = set()
         self.now_ns = now_ns
 
     def open(self) -> tuple[int, list[Document]]:
         """The reading of the clock at the last commit, and all documents. Raises StoreRefused."""
-        clock_ns = self._writer.open().counters.clock_ns
+        counters = self._writer.open().counters
         rows = self._database.query("SELECT kind, id, check_sum, document FROM fleetcast_documents")
-        return clock_ns, [self._whole(row) for row in rows]
+        if len(rows) != counters.live:
+            raise damaged(self._database, f"the number of its documents ({len(rows)} of {counters.live})")
+        documents = [self._whole(row) for row in rows]
+        self._known = {(document.kind, document.id) for document in documents}
+        return counters.clock_ns, documents
 
     def _whole(self, row: Row) -> Document:
         kind, name, check_sum, data = row
-        if zlib.crc32(data) != check_sum:
-            raise StoreRefused(
-                f"{self._database.name} is damaged: {kind} {name} is not what was written; restore it from a "
-                "backup, its .mark file with it"
-            )
-        return Document(kind, name, bytes(data))
+        with contextlib.suppress(*UNREADABLE):
+            if zlib.crc32(data) == check_sum:
+                return Document(kind, name, data)
+        raise damaged(self._database, f"{kind} {name}")
 
     def write(self, records: Sequence[Document]) -> None:
         newest = {(document.kind, document.id): document.data for document in records}
@@ -62,7 +66,11 @@ class DocumentTables:
             for key in gone:
                 self._database.execute("DELETE FROM fleetcast_documents WHERE kind = ? AND id = ?", key)
 
-        self._writer.commit(work, Counters(clock_ns=self.now_ns()))
+        fresh, lost = newest.keys() - self._known - set(gone), self._known.intersection(gone)
+        live = len(self._known) + len(fresh) - len(lost)
+        self._writer.commit(work, Counters(live=live, clock_ns=self.now_ns()))
+        self._known |= fresh
+        self._known -= lost
 
     def note_clock(self) -> None:
         """Nothing here is measured over a restart."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-
-# "name:count" kills at the count-th pass; nothing is armed in production.
-_armed, _, _count = os.environ.get("_FLEETCAST_FAILPOINT", "").partition(":")
-_left = int(_count or 1)
 
 BEFORE_APPEND = "before-append"
 AFTER_APPEND = "after-append"
@@ -16,6 +13,17 @@ AFTER_REPLY = "after-reply"
 IN_SNAPSHOT = "in-snapshot"
 IN_MIGRATION = "in-migration"
 ALL = (BEFORE_APPEND, AFTER_APPEND, AFTER_FSYNC, AFTER_REPLY, IN_SNAPSHOT, IN_MIGRATION)
+REPLIES_LEAVE_S = 0.05
+
+_armed = ""
+_left = 0
+
+
+def arm(text: str) -> None:
+    """ "name:count" kills at the count-th pass; nothing is armed in production."""
+    global _armed, _left
+    _armed, _, count = text.partition(":")
+    _left = int(count or 1)
 
 
 def armed(name: str) -> bool:
@@ -30,3 +38,13 @@ def armed(name: str) -> bool:
 def hit(name: str) -> None:
     if name == _armed and armed(name):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def hit_when_replies_left(name: str) -> None:
+    """Those to whom the commit was promised have their answers, and nobody else has heard of it."""
+    if name == _armed and armed(name):
+        await asyncio.sleep(REPLIES_LEAVE_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("_FLEETCAST_FAILPOINT", ""))

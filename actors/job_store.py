@@ -22,11 +22,13 @@ import msgspec
 from actors.active_clock import ActiveClock
 from actors.batching import refusal_of
 from actors.journal import Journal, commit
-from actors.publisher import Publisher, Publishes
+from actors.publisher import Follows, NumberedPublisher, Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
+from actors.writer import Opening
 from fleet.errors import Busy
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
+from fleet.feed import MAX_FORMER, FeedHistory
 from fleet.job import Job
 from fleet.job_record import Announcement, Fact, HistoryEvent, JobFilter
 from fleet.job_store import JobStore
@@ -47,6 +49,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.job_store")
@@ -58,7 +61,7 @@ class JobStoreRoom:
     def __init__(
         self,
         limits: Limits,
-        live_jobs: Publishes,
+        live_jobs: Follows,
         queue_metrics: Publishes,
         store: str = MEMORY,
         fleet: str = "fleetcast",
@@ -76,7 +79,7 @@ class JobStoreRoom:
         self._core = JobStore(limits, Random())
         self._core.restore(rest, self._clock.now_ns, wall_ns)
         self._journal = Journal(self._tables, self._on_committed)
-        self._events = Publisher(live_jobs, limits)
+        self._events = NumberedPublisher(live_jobs, limits, self._history(opening))
         self._depths = Publisher(queue_metrics, limits)
         self._depth: int | None = None
         self._depth_ns = 0
@@ -85,6 +88,11 @@ class JobStoreRoom:
         self._changed: asyncio.Future[None] = loop.create_future()
         self._run = loop.create_task(self._tick())
         self._upkeep = Upkeep(self._journal, self._tables, limits)
+
+    def _history(self, opening: Opening) -> FeedHistory:
+        """The live-jobs feed is the journal: its offsets are the numbers of the events."""
+        former = dict(list(opening.former.items())[-MAX_FORMER:])
+        return FeedHistory(opening.incarnation, former, opening.counters.number, self._tables.recent_events())
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
@@ -121,6 +129,10 @@ class JobStoreRoom:
         return page
 
     async def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        if wanted.stuck:
+            found = self._core.stuck_page(wanted, before, limit)
+            await self._commit()
+            return found
         return await self._read(self._tables.page, wanted, before, limit)
 
     async def history(self, job_id: str) -> list[HistoryEvent]:
@@ -130,6 +142,14 @@ class JobStoreRoom:
     async def pulse(self) -> str:
         """A name of this life of the actor."""
         return self._life
+
+    async def state(self) -> FeedState:
+        """The latest event of every live job and of those that ended last, `max_snapshot_jobs` at most."""
+        found, complete = self._core.latest(self._limits.max_snapshot_jobs)
+        await self._commit()
+        return FeedState(
+            [encode(JobStatusChanged(job.job_id, job.status, at)) for job, at in found], complete
+        )
 
     async def counts(self) -> JobCounts:
         wall_ns = time.time_ns()
@@ -198,6 +218,8 @@ class JobStoreRoom:
         await self._upkeep.close()
         await asyncio.gather(self._run, return_exceptions=True)
         await self._journal.close()
+        self._events.run.cancel()
+        await asyncio.gather(self._events.run, return_exceptions=True)
 
     def _publish_depth(self, now_ns: int, wall_ns: int) -> None:
         """On change, at most one per `depth_interval_ms`; the tick after sends what was held back. Without

@@ -6,15 +6,17 @@ the jobs that are not finished, and the newest events for the live-jobs feed.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from actors import failpoints
-from actors.database import Database, Row, StoreRefused, Table
-from actors.writer import Counters, Opening, Writer
+from actors.database import Database, Row, Table
+from actors.writer import UNREADABLE, Counters, Opening, Writer, damaged
+from fleet.errors import FleetError
 from fleet.events import JobStatusChanged, encode
 from fleet.job import TERMINAL, Job, JobEvent, JobStatus
 from fleet.job_record import (
@@ -42,7 +44,7 @@ MIGRATIONS = (
         "CREATE TABLE fleetcast_payloads (seq {id} PRIMARY KEY, payload_sum {int} NOT NULL, "
         "payload {bytes} NOT NULL)",
         "CREATE TABLE fleetcast_events (number {int} NOT NULL, part {int} NOT NULL, seq {int}, "
-        "event {bytes} NOT NULL, PRIMARY KEY (number, part))",
+        "check_sum {int} NOT NULL, event {bytes} NOT NULL, PRIMARY KEY (number, part))",
         "CREATE INDEX fleetcast_events_of_job ON fleetcast_events (seq) WHERE seq IS NOT NULL",
         "CREATE INDEX fleetcast_events_told ON fleetcast_events (number) WHERE seq IS NULL",
     ),
@@ -62,13 +64,16 @@ JOBS = Table(
     },
 )
 PAYLOADS = Table("fleetcast_payloads", {"seq": "int", "payload_sum": "int", "payload": "bytes"})
-EVENTS = Table("fleetcast_events", {"number": "int", "part": "int", "seq": "int", "event": "bytes"}, keys=2)
+EVENTS = Table(
+    "fleetcast_events",
+    {"number": "int", "part": "int", "seq": "int", "check_sum": "int", "event": "bytes"},
+    keys=2,
+)
 LOOKED_AT = 5_000  # jobs that one page goes through at most
 CLEANED = 1_000  # jobs that one transaction deletes at most
-_WHOLE = (
-    "SELECT j.seq, j.record, j.check_sum, p.payload, p.payload_sum FROM fleetcast_jobs j "
-    "LEFT JOIN fleetcast_payloads p ON p.seq = j.seq"
-)
+ASKED = 1_000  # ids that one statement asks for at most
+_JOINED = "FROM fleetcast_jobs j LEFT JOIN fleetcast_payloads p ON p.seq = j.seq"
+_WHOLE = f"SELECT {', '.join(f'j.{name}' for name in JOBS.columns)}, p.payload, p.payload_sum {_JOINED}"
 
 _record = msgspec.json.Decoder(JobRecord).decode
 _event = msgspec.json.Decoder(HistoryEvent).decode
@@ -120,18 +125,21 @@ class JobTables:
             )
         )
         told = self._database.query(
-            "SELECT event FROM fleetcast_events WHERE seq IS NULL ORDER BY number DESC LIMIT ?",
+            "SELECT number, check_sum, event FROM fleetcast_events WHERE seq IS NULL "
+            "ORDER BY number DESC LIMIT ?",
             (self._limits.max_remembered,),
         )
         newest = self._database.query(
             "SELECT job_id FROM fleetcast_jobs ORDER BY seq DESC LIMIT ?", (self._limits.max_remembered,)
         )
+        if len(rows) != counters.live:
+            raise damaged(self._database, f"the number of jobs to be done ({len(rows)} of {counters.live})")
         return JobsAtRest(
             [self._whole(row) for row in rows],
             counters.number,
             counters.part,
             counters.seq,
-            [_told(bytes(event)).announcement_id for (event,) in reversed(told)],
+            [_told(self._event(*row)).announcement_id for row in reversed(told)],
             [job_id for (job_id,) in reversed(newest)],
             today.get(JobStatus.COMPLETED, 0),
             today.get(JobStatus.FAILED, 0),
@@ -141,7 +149,7 @@ class JobTables:
         """The newest messages of the live-jobs feed, without a hole, up to the last; as many as it holds."""
         limits, number = self._limits, self._counters.number
         rows = self._database.query(
-            "SELECT e.number, e.seq, e.event, j.job_id FROM fleetcast_events e "
+            "SELECT e.number, e.check_sum, e.event, e.seq, j.job_id FROM fleetcast_events e "
             "LEFT JOIN fleetcast_jobs j ON j.seq = e.seq WHERE e.part = 0 AND e.number >= ? "
             "ORDER BY e.number DESC",
             (number - limits.feed_events,),
@@ -149,24 +157,30 @@ class JobTables:
         found: list[bytes] = []
         size = 0
         for expected, row in zip(range(number - 1, -1, -1), rows, strict=False):
-            message = _message(row)
+            number, check_sum, data, seq, job_id = row
+            message = _message(self._event(number, check_sum, data), seq, job_id)
             size += len(message or b"")
-            if row[0] != expected or message is None or size > limits.feed_bytes:
+            if number != expected or message is None or size > limits.feed_bytes:
                 break
             found.append(message)
         return found[::-1]
 
     def _whole(self, row: Row) -> JobRecord:
         """Raises StoreRefused for a row that is not what was written."""
-        seq, data, check_sum, payload, payload_sum = row
-        whole = zlib.crc32(data) == check_sum and (payload is None or zlib.crc32(payload) == payload_sum)
-        if not whole:
-            raise StoreRefused(
-                f"{self._database.name} is damaged: job number {seq} is not what was written; "
-                "restore it from a backup, its .mark file with it"
-            )
-        record = _record(data)
-        return record if payload is None else with_payload(record, _payload(payload))
+        *columns, check_sum, data, payload, payload_sum = row
+        with contextlib.suppress(*UNREADABLE, FleetError):
+            intact = payload is None or zlib.crc32(payload) == payload_sum
+            if intact and zlib.crc32(data) == check_sum:
+                record = _record(data)
+                if _columns(record) == tuple(columns):
+                    return record if payload is None else with_payload(record, _payload(payload))
+        raise damaged(self._database, f"job number {columns[0]}")
+
+    def _event(self, number: int, check_sum: int, data: bytes) -> bytes:
+        with contextlib.suppress(*UNREADABLE):
+            if zlib.crc32(data) == check_sum:
+                return data
+        raise damaged(self._database, f"event number {number}")
 
     # -- writing
 
@@ -187,13 +201,16 @@ class JobTables:
         self._counters = counters
 
     def _count(self, records: Sequence[Fact | Announcement]) -> Counters:
+        """Where the counters stand after these."""
         now = self._counters
-        number, part, seq = now.number, now.part, now.seq
+        number, part, seq, live = now.number, now.part, now.seq, now.live
         for record in records:
-            number = record.number + 1
-            part = record.part if isinstance(record, Fact) else 0
-            seq = max(seq, record.record.seq + 1) if isinstance(record, Fact) else seq
-        return Counters(number, part, seq, self.now_ns())
+            number, part = record.number + 1, 0
+            if isinstance(record, Fact):
+                part = record.part
+                seq = max(seq, record.record.seq + 1)
+                live += (record.event is JobEvent.SUBMIT) - _ends(record)
+        return Counters(number, part, seq, live, self.now_ns())
 
     def note_clock(self) -> None:
         """For a store that has nothing to write, so that a restart does not set back its timeouts."""
@@ -229,10 +246,15 @@ class JobTables:
     # -- reading, in any thread
 
     def find(self, job_ids: Sequence[str]) -> list[JobRecord]:
-        marks = ", ".join("?" * len(job_ids))
-        return [
-            self._whole(row) for row in self._database.read(f"{_WHOLE} WHERE j.job_id IN ({marks})", job_ids)
-        ]
+        return self._records("job_id", job_ids)
+
+    def _records(self, column: str, keys: Sequence[Any]) -> list[JobRecord]:
+        found: list[Row] = []
+        for start in range(0, len(keys), ASKED):
+            some = keys[start : start + ASKED]
+            marks = ", ".join("?" * len(some))
+            found += self._database.read(f"{_WHOLE} WHERE j.{column} IN ({marks})", some)
+        return [self._whole(row) for row in found]
 
     def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         """Newest first, from below submission number `before` (0: from the newest). The second value is the
@@ -244,20 +266,22 @@ class JobTables:
         before = min(before, newest + 1) if before else newest + 1
         floor = max(oldest, before - LOOKED_AT)
         where, args = _where(wanted)
-        sql = f"{_WHOLE} WHERE j.seq < ? AND j.seq >= ?{where} ORDER BY j.seq DESC LIMIT ?"
-        found = [self._whole(row) for row in self._database.read(sql, (before, floor, *args, limit))]
-        page = list(_up_to(found, self._limits.max_page_bytes))
-        short = len(page) < len(found) or len(page) == limit
-        following = page[-1].seq if short and page else floor
-        return [record.job for record in page], following if following > oldest else 0
+        sizes = f"SELECT j.seq, length(j.record) + coalesce(length(p.payload), 0) {_JOINED}"
+        sql = f"{sizes} WHERE j.seq < ? AND j.seq >= ?{where} ORDER BY j.seq DESC LIMIT ?"
+        found = self._database.read(sql, (before, floor, *args, limit))
+        taken = list(_up_to(found, self._limits.max_page_bytes))
+        short = len(taken) < len(found) or len(taken) == limit
+        following = taken[-1] if short and taken else floor
+        records = sorted(self._records("seq", taken), key=lambda record: -record.seq)
+        return [record.job for record in records], following if following > oldest else 0
 
     def history(self, job_id: str) -> list[HistoryEvent]:
         rows = self._database.read(
-            "SELECT e.event FROM fleetcast_events e JOIN fleetcast_jobs j ON j.seq = e.seq "
-            "WHERE j.job_id = ? ORDER BY e.number, e.part",
+            "SELECT e.number, e.check_sum, e.event FROM fleetcast_events e "
+            "JOIN fleetcast_jobs j ON j.seq = e.seq WHERE j.job_id = ? ORDER BY e.number, e.part",
             (job_id,),
         )
-        return [_event(bytes(event)) for (event,) in rows]
+        return [_event(self._event(*row)) for row in rows]
 
     def close(self) -> None:
         self._database.close()
@@ -275,13 +299,17 @@ def _where(wanted: JobFilter) -> tuple[str, list[Any]]:
     return "".join(f" AND j.{name} = ?" for name in asked), list(asked.values())
 
 
-def _up_to(records: Iterable[JobRecord], max_bytes: int) -> Iterable[JobRecord]:
-    size = 0
-    for record in records:
-        if size >= max_bytes:
+def _up_to(sizes: Iterable[Row], max_bytes: int) -> Iterator[int]:
+    total = 0
+    for seq, size in sizes:
+        if total >= max_bytes:
             return
-        size += len(encode(record.job.payload)) + len(encode(record.job.result))
-        yield record
+        total += size
+        yield seq
+
+
+def _ends(fact: Fact) -> bool:
+    return fact.announced and fact.job.status in TERMINAL
 
 
 def _brings_a_payload(fact: Fact) -> bool:
@@ -294,9 +322,13 @@ def _payload_row(record: JobRecord) -> Row:
 
 
 def _job_row(record: JobRecord) -> Row:
-    job = record.job
     data = encode(without_payload(record))
-    ended = wall_ns_of(job.finished_at or "") if job.status in TERMINAL else None
+    return *_columns(record), zlib.crc32(data), data
+
+
+def _columns(record: JobRecord) -> Row:
+    """What can be asked for."""
+    job = record.job
     return (
         record.seq,
         job.job_id,
@@ -304,24 +336,22 @@ def _job_row(record: JobRecord) -> Row:
         job.robot_id,
         job.environment,
         int(job.dead_letter),
-        ended,
-        zlib.crc32(data),
-        data,
+        wall_ns_of(job.finished_at or "") if job.status in TERMINAL else None,
     )
 
 
 def _event_row(record: Fact | Announcement) -> Row:
     if isinstance(record, Announcement):
-        told = Told(record.announcement_id, record.job_id, record.status, record.at)
-        return record.number, 0, None, encode(told)
-    return record.number, record.part, record.record.seq, encode(history_event(record))
+        told = encode(Told(record.announcement_id, record.job_id, record.status, record.at))
+        return record.number, 0, None, zlib.crc32(told), told
+    data = encode(history_event(record))
+    return record.number, record.part, record.record.seq, zlib.crc32(data), data
 
 
-def _message(row: Row) -> bytes | None:
+def _message(data: bytes, seq: int | None, job_id: str | None) -> bytes | None:
     """The event as watchers got it; None if its job is gone."""
-    _, seq, event, job_id = row
     if seq is None:
-        told = _told(bytes(event))
+        told = _told(data)
         return encode(JobStatusChanged(told.job_id, told.status, told.at))
-    kept = _event(bytes(event))
+    kept = _event(data)
     return None if job_id is None else encode(JobStatusChanged(job_id, kept.status, kept.at))

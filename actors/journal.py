@@ -25,10 +25,15 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
+class JournalFailed(Exception):
+    """A commit failed: of what was decided since, nothing may be promised, and nothing more is written."""
+
+
 class Journal:
     """Written by one room. What arrives while a commit is under way shares the next. `announce` gets the
     records in order, after their commit and before those who wait for it go on, in the order in which they
-    came. Bound: the room refuses commands while `backlog` is too long."""
+    came. Bound: the room refuses commands while `backlog` is too long. The first failure is the last:
+    whoever waits, appends or waits later gets JournalFailed."""
 
     def __init__(self, store: Store, announce: Callable[[Sequence[Any]], None]) -> None:
         self._store = store
@@ -38,10 +43,12 @@ class Journal:
         self._next: asyncio.Future[None] | None = None
         self._last: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._failed: JournalFailed | None = None
         self.backlog = 0
 
     def append(self, records: Sequence[Any]) -> None:
         """Synchronous, so that deciding and recording know no await."""
+        self._check()
         if not records:
             return
         if self._thread is None:
@@ -58,18 +65,24 @@ class Journal:
 
     async def committed(self) -> None:
         """Waits for all that was appended so far."""
+        self._check()
         if self._last is not None:
             await asyncio.shield(self._last)
 
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+
     async def run(self, work: Callable[[], Any]) -> Any:
         """Between two commits, where commits are made: for work of the store on itself."""
+        self._check()
         if self._thread is None:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _run(self) -> None:
         try:
-            while self._pending:
+            while self._pending and self._failed is None:
                 await self._commit()
         finally:
             self._runner = None
@@ -81,15 +94,24 @@ class Journal:
         try:
             failpoints.hit(failpoints.BEFORE_APPEND)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._store.write, batch)
+            failpoints.hit(failpoints.AFTER_FSYNC)
+            self.backlog -= len(batch)
+            self._announce(batch)
         except Exception as error:
-            done.set_exception(error)
-            raise
-        failpoints.hit(failpoints.AFTER_FSYNC)
-        self.backlog -= len(batch)
-        self._announce(batch)
+            self._fail(done, error)
+            return
         if self._last is done:
             self._last = None
         done.set_result(None)
+
+    def _fail(self, done: asyncio.Future[None], error: Exception) -> None:
+        """Also those fail who wait for the commit after: it would stand on what was not written."""
+        self._failed = JournalFailed(str(error))
+        self._failed.__cause__ = error
+        for waiting in (done, self._next):
+            if waiting is not None:
+                waiting.set_exception(self._failed)
+                waiting.exception()  # marks it as seen: perhaps nobody waits
 
     async def close(self) -> None:
         """What was appended is committed first."""

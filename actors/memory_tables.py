@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from actors.job_tables import CLEANED, LOOKED_AT
 from actors.writer import Counters, Opening
@@ -75,7 +74,7 @@ class MemoryJobTables:
         while seq > floor and len(found) < limit and size < self._limits.max_page_bytes:
             seq -= 1
             record = self._records.get(seq)
-            if record and _selected(record.job, wanted):
+            if record and wanted.admits(record.job):
                 found.append(record.job)
                 size += len(encode(record.job.payload)) + len(encode(record.job.result))
         return found, seq if seq > oldest else 0
@@ -89,13 +88,3 @@ class MemoryJobTables:
 
 def _ended_before(job: Job, before_ns: int) -> bool:
     return job.finished_at is not None and wall_ns_of(job.finished_at) < before_ns
-
-
-def _selected(job: Job, wanted: JobFilter) -> bool:
-    pairs: list[tuple[Any, Any]] = [
-        (wanted.status, job.status),
-        (wanted.robot_id, job.robot_id),
-        (wanted.environment, job.environment),
-        (wanted.dead_letter, job.dead_letter),
-    ]
-    return all(asked in (None, value) for asked, value in pairs)

@@ -62,6 +62,9 @@ class PostgresDatabase:
             time.sleep(0.1)
         return True
 
+    def settle(self) -> None:
+        """The server has done it."""
+
     # -- writing
 
     @contextlib.contextmanager

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import secrets
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from actors import failpoints
 from fleet.errors import FleetError
-from fleet.feed import Published
+from fleet.feed import Batch, FeedHistory, FeedSource, Published
 from fleet.limits import Limits
+
+log = logging.getLogger("fleetcast.publisher")
+
+RETRY_S = 0.1
 
 
 class Publishes(Protocol):
@@ -64,3 +71,51 @@ class Publisher:
         for _ in range(max(0, sent)):
             self._backlog.popleft()
         self._seq += max(0, sent)
+
+
+class Follows(Protocol):
+    async def follow(self, batch: Batch) -> Published: ...
+
+
+class NumberedPublisher:
+    """Tells a broadcaster what happens in a room, by number: whichever of them restarts, the other's events
+    and numbers continue, and nothing goes out twice. Says where it stands every `refresh_ms` at least, for a
+    broadcaster that knows nothing yet. Bound: the newest `feed_events` events and `feed_bytes`; a broadcaster
+    that stays away for longer has a hole, of which its readers are told."""
+
+    def __init__(self, broadcaster: Follows, limits: Limits, history: FeedHistory) -> None:
+        """Needs a running event loop; `run` is the task that ends with it."""
+        self._broadcaster = broadcaster
+        self._limits = limits
+        self._source = FeedSource(history, limits.feed_events, limits.feed_bytes)
+        self._news = asyncio.Event()
+        self._news.set()
+        self.run = asyncio.get_running_loop().create_task(self._tell())
+
+    def publish(self, events: Sequence[bytes], current: bytes | None = None) -> None:
+        """`current` is the feed's state after these events, which may be none."""
+        self._source.append(events, current)
+        if events or current is not None:
+            self._news.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._wait_for_news()
+            batch = self._source.batch(self._limits.max_batch)
+            if batch.events:
+                await failpoints.hit_when_replies_left(failpoints.AFTER_REPLY)
+            try:
+                answer = await self._broadcaster.follow(batch)
+                more = self._source.told(answer)
+            except FleetError as error:
+                log.warning("a feed is not told: %s", error.detail)
+                await asyncio.sleep(RETRY_S)
+                more = True
+            if more:
+                self._news.set()
+
+    async def _wait_for_news(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.refresh_ms / 1_000):
+                await self._news.wait()
+        self._news.clear()

@@ -52,6 +52,7 @@ from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
 from fleet.replies import Replies
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 log = logging.getLogger("fleetcast.registry")
 
@@ -124,6 +125,12 @@ class RegistryRoom:
     async def pulse(self) -> str:
         """A name of this life of the actor."""
         return self._incarnation.hex()
+
+    async def state(self) -> FeedState:
+        """The last event of every robot, and of those that were deleted last."""
+        said = self._core.latest()
+        await self._commit()
+        return FeedState(said)
 
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()

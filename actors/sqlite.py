@@ -32,36 +32,55 @@ class SqliteDatabase:
         self._mark_path = path.with_suffix(".mark")
         self._reading = threading.Lock()
         self._lock = -1
+        self._open_ones: list[sqlite3.Connection] = []
+        self._map: mmap.mmap | None = None
+        self._settled = False
 
     def connect(self) -> None:
-        if self._path.exists() and self._path.stat().st_size == 0 and self.marked():
-            raise StoreRefused(f"{self.name} is empty and was not: {_RESTORE}")
+        if self.marked() and not (self._path.exists() and self._path.stat().st_size):
+            raise StoreRefused(f"{self.name} is empty or gone, and was not: {_RESTORE}")
         with self._judged():
-            self._writer = self._open()
+            self._writer = self._open("rwc")
+            self._refuse_what_is_not_ours()
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA wal_autocheckpoint=0")  # `compact` does it, beside the writer
-            [(found,)] = self._writer.execute("PRAGMA quick_check(1)").fetchall()
+            self._compactor = self._open("rw")
+            self._reader = self._open("ro")
+            [(found,)] = self._reader.execute("PRAGMA quick_check(1)").fetchall()
             if found != "ok":
-                raise StoreRefused(f"{self.name} is damaged ({found}): {_RESTORE}")
-            self._reader = self._open()
-            self._reader.execute("PRAGMA query_only=ON")
-            self._compactor = self._open()
-        self._map = self._open_mark()
+                raise StoreRefused(f"{self.name} is damaged ({' '.join(found.split())}): {_RESTORE}")
+            self._map = self._open_mark()
 
-    def _open(self) -> sqlite3.Connection:
-        made = sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    def _open(self, mode: str) -> sqlite3.Connection:
+        uri = f"{self._path.absolute().as_uri()}?mode={mode}"
+        made = sqlite3.connect(
+            uri,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+            cached_statements=256,
+        )
+        self._open_ones.append(made)
         self._path.chmod(0o600)  # payloads may hold secrets
+        # A text that cannot be read is not what was written, and is found to be that.
+        made.text_factory = lambda data: data.decode(errors="replace")
         made.execute("PRAGMA synchronous=FULL")
         made.execute("PRAGMA cache_size=-65536")
         return made
 
+    def _refuse_what_is_not_ours(self) -> None:
+        tables = {name for (name,) in self._writer.execute("SELECT name FROM sqlite_schema")}
+        if tables and "fleetcast_writers" not in tables:
+            raise StoreRefused(f"{self.name} is a database of something else: choose another folder")
+
     @contextlib.contextmanager
     def _judged(self) -> Iterator[None]:
-        """Of a database that is opened: what does not work now will not work later."""
+        """What cannot be opened or read now will not be later."""
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreRefused(f"cannot use {self.name} ({error}): {_hint(error)}") from None
+            raise StoreRefused(f"cannot use {self.name} ({_reason(error)}): {_hint(error)}") from None
 
     def hold(self, component: str) -> bool:
         until = time.monotonic() + HOLD_S
@@ -72,9 +91,15 @@ class SqliteDatabase:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
             if time.monotonic() > until:
-                os.close(self._lock)
                 return False
             time.sleep(0.05)
+
+    def settle(self) -> None:
+        """The log is copied into the file and begins anew. After a failed sync the system may show pages that
+        never reached the disk and call them clean: what is built on them is written again elsewhere."""
+        with self._judged():
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._settled = True
 
     # -- writing
 
@@ -100,7 +125,8 @@ class SqliteDatabase:
         return self._writer.execute(sql, args).rowcount
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        return self._writer.execute(sql, args).fetchall()
+        with self._judged():
+            return self._writer.execute(sql, args).fetchall()
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
         if rows:
@@ -113,7 +139,7 @@ class SqliteDatabase:
     # -- beside the writer
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        with self._reading:
+        with self._reading, self._judged():
             return self._reader.execute(sql, args).fetchall()
 
     def compact(self) -> None:
@@ -126,29 +152,41 @@ class SqliteDatabase:
 
     def mark(self, commits: int) -> None:
         """Not synced, and after the commit: it may be behind the database, never ahead."""
+        assert self._map is not None
         self._map[:] = _MARK.pack(commits, zlib.crc32(commits.to_bytes(8, "little")))
 
     def marked(self) -> int:
         """0 if there is none, or none that can be read."""
-        data = self._mark_path.read_bytes() if self._mark_path.exists() else b""
+        with self._judged():
+            data = self._mark_path.read_bytes() if self._mark_path.exists() else b""
         commits, check = _MARK.unpack(data) if len(data) == _MARK.size else (0, -1)
         return commits if check == zlib.crc32(commits.to_bytes(8, "little")) else 0
 
     def _open_mark(self) -> mmap.mmap:
-        with self._judged():
-            number = os.open(self._mark_path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                os.ftruncate(number, _MARK.size)
-                return mmap.mmap(number, _MARK.size)
-            finally:
-                os.close(number)
+        number = os.open(self._mark_path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.ftruncate(number, _MARK.size)
+            return mmap.mmap(number, _MARK.size)
+        finally:
+            os.close(number)
 
     def close(self) -> None:
+        """What was refused stays as it was found: SQLite would copy the log when its last connection closes,
+        but for one that only reads."""
         with self._reading:
-            for connection in (self._compactor, self._reader, self._writer):
+            if self._settled:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            for connection in self._open_ones:
                 connection.close()
-        self._map.close()
-        os.close(self._lock)
+            self._open_ones.clear()
+            self._settled = False
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _insert(table: Table) -> str:
@@ -162,7 +200,11 @@ def _on_conflict(table: Table) -> str:
     return f" ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changes}"
 
 
-_RESTORE = "restore it from a backup, its .mark file with it, or move it away to begin with an empty store"
+_RESTORE = "restore it from a backup, or move its folder away to begin with an empty store"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or "it cannot be used" if isinstance(error, OSError) else str(error)
 
 
 def _hint(error: Exception) -> str:
@@ -171,4 +213,6 @@ def _hint(error: Exception) -> str:
         return _RESTORE
     if "locked" in text:
         return "another process holds it"
-    return "the folder and the file must exist, be ours and be writable"
+    if "full" in text or "No space" in text:
+        return "make room on its disk"
+    return "the folder must exist, and it and its files must be ours to read and to write"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,7 +19,8 @@ KEPT_OPENINGS = 1_000
 
 _BOOTSTRAP = (
     "CREATE TABLE IF NOT EXISTS fleetcast_writers (component {text} PRIMARY KEY, fleet {text} NOT NULL, "
-    "version {int} NOT NULL, epoch {int} NOT NULL, commits {int} NOT NULL, counters {bytes} NOT NULL)",
+    "version {int} NOT NULL, epoch {int} NOT NULL, commits {int} NOT NULL, counters {bytes} NOT NULL, "
+    "check_sum {int} NOT NULL)",
     "CREATE TABLE IF NOT EXISTS fleetcast_openings (component {text} NOT NULL, epoch {int} NOT NULL, "
     "incarnation {text} NOT NULL, number {int} NOT NULL, PRIMARY KEY (component, epoch))",
 )
@@ -27,13 +30,14 @@ class LostWriter(Exception):
     """A newer writer opened this store, or the store lost what it had committed: this process must exit."""
 
 
-class Counters(msgspec.Struct):
+class Counters(msgspec.Struct, frozen=True):
     """Where a component stands. `number`: of the next event; `part`: of the last; `seq`: of the next job;
-    `clock_ns`: of the actor's own clock."""
+    `live`: how many jobs are not finished; `clock_ns`: of the actor's own clock."""
 
     number: int = 0
     part: int = 0
     seq: int = 1
+    live: int = 0
     clock_ns: int = 0
 
 
@@ -46,6 +50,28 @@ class Opening(msgspec.Struct, frozen=True):
     counters: Counters
 
 
+class _Place(msgspec.Struct, frozen=True, array_like=True):
+    """A component's row. `commits` counts its transactions, so that the number tells which are in."""
+
+    component: str
+    fleet: str
+    version: int = 0
+    epoch: int = 0
+    commits: int = 0
+    counters: Counters = Counters()
+
+    def row(self) -> tuple[str | int | bytes, ...]:
+        *columns, counters = msgspec.structs.astuple(self)
+        return *columns, msgspec.json.encode(counters), self.check_sum()
+
+    def check_sum(self) -> int:
+        return zlib.crc32(msgspec.json.encode(self))
+
+
+_counters = msgspec.json.Decoder(Counters).decode
+UNREADABLE = (TypeError, ValueError, msgspec.MsgspecError)
+
+
 class Writer:
     """The newest to open a component is its writer; an older one learns it by its next transaction."""
 
@@ -56,20 +82,30 @@ class Writer:
         self._component = component
         self._fleet = fleet
         self._migrations = migrations
-        self._epoch = 0
-        self._commits = 0
+        self._place = _Place(component, fleet)
 
     # -- opening
 
     def open(self) -> Opening:
-        """Brings the schema up to date and takes the next epoch. Raises StoreRefused."""
-        self._database.connect()
-        if not self._database.hold(self._component):
-            raise StoreRefused(f"{self._database.name} is in use by another fleet that runs: stop that first")
-        with self._database.transaction():
-            self._database.lock("fleetcast")
+        """Brings the schema up to date and takes the next epoch. Raises StoreRefused, and then leaves the
+        store as it was and is open to nobody; or StoreUnreachable."""
+        try:
+            return self._open()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _open(self) -> Opening:
+        database = self._database
+        database.connect()
+        if not database.hold(self._component):
+            raise StoreRefused(f"{database.name} is in use by another fleet that runs: stop that first")
+        with database.transaction():
+            database.lock("fleetcast")
             for ddl in _BOOTSTRAP:
-                self._database.define(ddl)
+                database.define(ddl)
+            self._found()
+        database.settle()
         for version in range(len(self._migrations)):
             self._migrate(version)
         return self._take()
@@ -79,66 +115,85 @@ class Writer:
         database = self._database
         with database.transaction():
             database.lock("fleetcast")
-            if self._checked_version() != version:
+            place = self._found()
+            if place.version != version:
                 return
             for ddl in self._migrations[version]:
                 database.define(ddl)
                 failpoints.hit(failpoints.IN_MIGRATION)
-            sql = "UPDATE fleetcast_writers SET version = ? WHERE component = ?"
-            if not database.execute(sql, (version + 1, self._component)):
-                row = (self._component, self._fleet, 1, 0, 0, msgspec.json.encode(Counters()))
-                database.execute("INSERT INTO fleetcast_writers VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._put(msgspec.structs.replace(place, version=version + 1))
 
-    def _checked_version(self) -> int:
-        rows = self._database.query(
-            "SELECT fleet, version, commits FROM fleetcast_writers WHERE component = ?", (self._component,)
-        )
-        fleet, version, commits = rows[0] if rows else (self._fleet, 0, 0)
+    def _found(self) -> _Place:
+        """Raises StoreRefused for what is not ours to write to."""
+        columns = "component, fleet, version, epoch, commits, counters, check_sum"
+        sql = f"SELECT {columns} FROM fleetcast_writers WHERE component = ?"
+        rows = self._database.query(sql, (self._component,))
+        place = self._checked(*rows[0]) if rows else _Place(self._component, self._fleet)
         name, known, marked = self._database.name, len(self._migrations), self._database.marked()
-        if fleet != self._fleet:
-            raise StoreRefused(f"{name} is the store of the fleet {fleet!r}, not of {self._fleet!r}")
-        if version > known:
-            raise StoreRefused(f"{name} has schema {version}, this fleetcast knows {known}: use a newer one")
-        if commits < marked:
+        if place.fleet != self._fleet:
+            raise StoreRefused(f"{name} is the store of the fleet {place.fleet!r}, not of {self._fleet!r}")
+        if place.version > known:
             raise StoreRefused(
-                f"{name} lost commits that were acknowledged ({marked - commits} of {marked}): restore it "
-                "from a backup, its .mark file with it; without that file what is left is taken as it is"
+                f"{name} has schema {place.version}, this fleetcast knows {known}: use a newer one"
             )
-        return int(version)
+        if place.commits < marked:
+            raise StoreRefused(
+                f"{name} lost {marked - place.commits} of {marked} commits that were acknowledged: restore "
+                "it from a newer backup; to go on from what it has, delete its .mark file"
+            )
+        return place
+
+    def _checked(self, *row: Any) -> _Place:
+        with contextlib.suppress(*UNREADABLE):
+            component, fleet, version, epoch, commits, data, check_sum = row
+            place = _Place(component, fleet, version, epoch, commits, _counters(data))
+            if place.check_sum() == check_sum:
+                return place
+        raise damaged(self._database, f"the row of its writer ({self._component})")
+
+    def _put(self, place: _Place) -> None:
+        database = self._database
+        database.execute("DELETE FROM fleetcast_writers WHERE component = ?", (self._component,))
+        database.execute("INSERT INTO fleetcast_writers VALUES (?, ?, ?, ?, ?, ?, ?)", place.row())
 
     def _take(self) -> Opening:
-        database, component = self._database, self._component
+        database = self._database
         with database.transaction():
             database.lock("fleetcast")
-            self._checked_version()
-            [(epoch, commits, counters)] = database.query(
-                "SELECT epoch, commits, counters FROM fleetcast_writers WHERE component = ?", (component,)
-            )
-            self._epoch, self._commits = epoch + 1, commits + 1
-            database.execute(
-                "UPDATE fleetcast_writers SET epoch = ?, commits = ? WHERE component = ?",
-                (self._epoch, self._commits, component),
-            )
-            opening = self._note_opening(msgspec.json.decode(counters, type=Counters))
-        database.mark(self._commits)
+            # Locks the row first: an older writer may be about to commit.
+            sql = "UPDATE fleetcast_writers SET component = component WHERE component = ?"
+            database.execute(sql, (self._component,))
+            found = self._found()
+            place = msgspec.structs.replace(found, epoch=found.epoch + 1, commits=found.commits + 1)
+            self._put(place)
+            opening = self._note_opening(place)
+        self._place = place
+        database.mark(place.commits)
         return opening
 
-    def _note_opening(self, counters: Counters) -> Opening:
+    def _note_opening(self, place: _Place) -> Opening:
         """Each row has the number at its beginning, which is where the one before it ended."""
         database, component = self._database, self._component
         incarnation = secrets.token_hex(6)
-        sql = "SELECT incarnation, number FROM fleetcast_openings WHERE component = ? ORDER BY epoch"
-        rows = database.query(sql, (component,))
-        ends = [number for _, number in rows[1:]] + [counters.number]
+        rows = self._openings()
+        ends = [number for _, number in rows[1:]] + [place.counters.number]
         database.execute(
             "INSERT INTO fleetcast_openings VALUES (?, ?, ?, ?)",
-            (component, self._epoch, incarnation, counters.number),
+            (component, place.epoch, incarnation, place.counters.number),
         )
         database.execute(
             "DELETE FROM fleetcast_openings WHERE component = ? AND epoch <= ?",
-            (component, self._epoch - KEPT_OPENINGS),
+            (component, place.epoch - KEPT_OPENINGS),
         )
-        return Opening(incarnation, {name: end for (name, _), end in zip(rows, ends, strict=False)}, counters)
+        former = {name: end for (name, _), end in zip(rows, ends, strict=False)}
+        return Opening(incarnation, former, place.counters)
+
+    def _openings(self) -> list[tuple[str, int]]:
+        sql = "SELECT incarnation, number FROM fleetcast_openings WHERE component = ? ORDER BY epoch"
+        try:
+            return msgspec.convert(self._database.query(sql, (self._component,)), list[tuple[str, int]])
+        except msgspec.ValidationError:
+            raise damaged(self._database, f"the list of its openings ({self._component})") from None
 
     # -- writing
 
@@ -146,43 +201,53 @@ class Writer:
         """`work` in one transaction that asserts the epoch. After a lost connection it is found out whether
         the transaction was committed, and it is done again if not. Raises LostWriter."""
         until = time.monotonic() + RECONNECT_S
+        place = msgspec.structs.replace(self._place, commits=self._place.commits + 1, counters=counters)
         while True:
             try:
-                with self._owned(counters):
+                with self._owned(place):
                     work()
                 break
             except StoreUnreachable:
-                if self._resume(until):
+                if self._resume(until) == place:
                     break
-        self._commits += 1
-        self._database.mark(self._commits)
+        self._place = place
+        self._database.mark(place.commits)
 
     @contextlib.contextmanager
-    def _owned(self, counters: Counters) -> Iterator[None]:
+    def _owned(self, place: _Place) -> Iterator[None]:
         sql = (
-            "UPDATE fleetcast_writers SET commits = ?, counters = ? "
+            "UPDATE fleetcast_writers SET commits = ?, counters = ?, check_sum = ? "
             "WHERE component = ? AND epoch = ? AND commits = ?"
         )
-        row = (self._commits + 1, msgspec.json.encode(counters), self._component, self._epoch, self._commits)
+        *_, commits, counters, check_sum = place.row()
+        where = (place.component, place.epoch, self._place.commits)
         with self._database.transaction():
-            if self._database.execute(sql, row) != 1:
+            if self._database.execute(sql, (commits, counters, check_sum, *where)) != 1:
                 raise LostWriter(f"{self._database.name} has a newer writer than this one")
             yield
 
-    def _resume(self, until: float) -> bool:
-        """Connects again. True if the transaction that was under way is in the store."""
+    def _resume(self, until: float) -> _Place:
+        """Connects again. What is in the store tells whether the transaction that was under way is."""
         while True:
             try:
                 self._database.connect()
                 if not self._database.hold(self._component):
                     raise LostWriter(f"{self._database.name} was taken by another writer")
-                sql = "SELECT epoch, commits FROM fleetcast_writers WHERE component = ?"
-                [(epoch, commits)] = self._database.query(sql, (self._component,))
+                found = self._found()
                 break
             except StoreUnreachable:
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.1)
-        if epoch != self._epoch or commits not in (self._commits, self._commits + 1):
-            raise LostWriter(f"{self._database.name} is not where this writer left it")
-        return bool(commits == self._commits + 1)
+        if found.epoch != self._place.epoch:
+            raise LostWriter(f"{self._database.name} has a newer writer than this one")
+        if found.commits not in (self._place.commits, self._place.commits + 1):
+            raise LostWriter(f"{self._database.name} lost commits that were acknowledged")
+        return found
+
+
+def damaged(database: Database, what: str) -> StoreRefused:
+    return StoreRefused(
+        f"{database.name} is damaged: {what} is not what was written; restore it from a backup, or move it "
+        "away to begin with an empty store"
+    )

@@ -7,14 +7,23 @@ from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 from fleet.feed import Page
-from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
 from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
-from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
+from fleet.messages import (
+    Answer,
+    Beat,
+    Command,
+    HeartbeatAnswer,
+    JobCounts,
+    JobToken,
+    RegistryCommand,
+    RobotCounts,
+)
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 
 class Fleet(Protocol):
@@ -41,6 +50,8 @@ class Fleet(Protocol):
 
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
 
+    async def state_of(self, feed: str) -> FeedState: ...
+
     async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
 
     async def history(self, job_id: str) -> list[HistoryEvent]: ...
@@ -53,7 +64,7 @@ class Fleet(Protocol):
 
     async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]: ...
 
-    async def metrics(self) -> FleetMetrics: ...
+    async def counts(self) -> tuple[RobotCounts, JobCounts]: ...
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy: ...
 

@@ -56,14 +56,15 @@ class Postgres:
     def start(self) -> None:
         """Raises PostgresFailed with the end of the server's log."""
         options = {"port": self.port, "unix_socket_directories": self._folder, **SETTINGS}
-        command = [self._programs / "postgres", "-D", self._folder / "data"]
+        command = [str(self._programs / "postgres"), "-D", str(self._folder / "data")]
         command += [f"--{name}={value}" for name, value in options.items()]
         with (self._folder / "log").open("ab") as log:
             # In a session of its own: Ctrl-C is for us, who then stop it.
-            self._process = subprocess.Popen(
+            process: subprocess.Popen[bytes] = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, **_as_whom(self._folder)
             )
-        self._wait_ready(self._process)
+        self._process = process
+        self._wait_ready(process)
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """ "immediate" is a crash: the next start recovers. Twice is once."""

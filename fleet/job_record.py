@@ -16,7 +16,8 @@ from fleet.wall_time import WallTime
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job and all that the store must know of it besides. No lease: after a restart every lease starts
-    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to."""
+    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to.
+    `first_not_before` is that of the submission, `progress_events` how many the history has."""
 
     job: Job
     seq: int
@@ -29,6 +30,9 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     last_report: tuple[str, int, JobEvent] | None = None
     claim_id: str = ""
     lease_ms: int = 0
+    first_not_before: WallTime | None = None
+    progress_events: int = 0
+    stuck_at_ns: int | None = None
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,7 +45,8 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Fact(msgspec.Struct, frozen=True):
     """One change of one job. Those with `part` 0 are the events of the live-jobs feed, and `number` is their
-    place in it; the others come after that event, in the order of `part`."""
+    place in it; the others come after that event, in the order of `part`. One that is not `recorded` changes
+    the job, and its history does not tell of it."""
 
     number: int
     part: int
@@ -49,6 +54,7 @@ class Fact(msgspec.Struct, frozen=True):
     at: str
     record: JobRecord
     said: Said | None = None
+    recorded: bool = True
 
     @property
     def announced(self) -> bool:
@@ -81,6 +87,7 @@ class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     progress: float | None = None
     current_node: str | None = None
     message: str | None = None
+    retried_by: str | None = None
 
 
 def history_event(fact: Fact) -> HistoryEvent:
@@ -95,13 +102,15 @@ def history_event(fact: Fact) -> HistoryEvent:
         said.progress,
         said.current_node,
         said.message,
+        job.retried_by,
     )
 
 
 class JobsAtRest(msgspec.Struct, frozen=True):
     """What a store finds when it is opened: the jobs that are not finished, in the order of submission, and
     where its counters stand. `number` is that of the next event, `seq` of the next job. The ids are those of
-    the newest jobs and announcements, should their senders repeat them."""
+    the newest jobs and announcements, should their senders repeat them; `replies_expiring` counts the kept
+    replies by the minute since 1970 in which they expire."""
 
     records: list[JobRecord] = []
     number: int = 0
@@ -111,6 +120,7 @@ class JobsAtRest(msgspec.Struct, frozen=True):
     job_ids: list[str] = []
     completed_today: int = 0
     failed_today: int = 0
+    replies_expiring: dict[int, int] = {}
 
 
 def without_payload(record: JobRecord) -> JobRecord:
@@ -123,9 +133,19 @@ def with_payload(record: JobRecord, payload: dict[str, Any]) -> JobRecord:
 
 
 class JobFilter(msgspec.Struct, frozen=True):
-    """None admits all."""
+    """None admits all. Stuck jobs are known to the store that runs them, not to its tables."""
 
     status: str | None = None
     robot_id: str | None = None
     environment: str | None = None
     dead_letter: bool | None = None
+    stuck: bool | None = None
+
+    def admits(self, job: Job) -> bool:
+        pairs: list[tuple[Any, Any]] = [
+            (self.status, job.status),
+            (self.robot_id, job.robot_id),
+            (self.environment, job.environment),
+            (self.dead_letter, job.dead_letter),
+        ]
+        return all(asked in (None, value) for asked, value in pairs)

@@ -26,6 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     min_lease_ms: int = 30_000
     lease_heartbeats: int = 3
     cancel_grace_ms: int = 10_000
+    stuck_after_s: int = 600
     backoff_base_ms: int = 1_000
     backoff_max_ms: int = 300_000
     aging_ms_per_level: int = 60_000
@@ -42,15 +43,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     clean_interval_ms: int = 60_000
     compact_interval_ms: int = 1_000
     retention_s: int = 7 * 86_400
+    idempotency_s: int = 86_400
+    reply_s: int = 600
 
     max_pending: int = 1_000_000
     max_finished: int = 10_000
     max_finished_bytes: int = 64 * 1024 * 1024
     max_page_bytes: int = 1024 * 1024
+    max_snapshot_jobs: int = 10_000
     max_robots: int = 100_000
     max_keys: int = 100_000
     max_named_per_door: int = 500
     max_remembered: int = 100_000
+    max_replies: int = 1_000_000
+    max_progress_events: int = 1_000
+    max_history_page: int = 1_000
+    max_outranking: int = 10_000
+    max_explained_robots: int = 20
     max_jobs_per_submit: int = 1_000
     max_claim_wait_ms: int = 30_000
     max_payload_bytes: int = 256 * 1024
@@ -73,6 +82,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.tick_ms > self.depth_interval_ms:
             raise Misuse("tick_ms must not exceed depth_interval_ms")
+        if self.tick_ms > 1_000:
+            raise Misuse("tick_ms must not exceed 1,000: what has expired is found within a second")
+        if self.retention_s < self.idempotency_s:
+            raise Misuse(
+                "retention_s must not be less than idempotency_s: a reply that is kept names its jobs"
+            )
         if self.cancel_grace_ms > self.backoff_max_ms:
             raise Misuse("cancel_grace_ms must not exceed backoff_max_ms")
         if self.heartbeat_interval_ms > self.max_heartbeat_interval_ms:

@@ -63,11 +63,26 @@ class JobToken(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that must not be carried out twice. Its sender makes `request_id`; the fleet's client does
+    so for every command that has none."""
+
+    request_id: str = ""
+
+
+class Keyed(Once, frozen=True, kw_only=True):
+    """A command whose `request_id` may be of a client's own making, for as long as `idempotency_s`:
+    `fingerprint` then tells one request from another under the same id."""
+
+    fingerprint: str = ""
+
+
 # -- from doors to the job store: each is idempotent on an id that its sender made
 
 
-class Submit(msgspec.Struct, frozen=True):
-    """New jobs under ids that the door made. All or nothing."""
+class Submit(Keyed, frozen=True):
+    """New jobs under ids that the door made. All or nothing. Without a `request_id` the first of the ids
+    tells that it is repeated."""
 
     job_ids: list[str]
     specs: list[JobSpec]
@@ -78,14 +93,14 @@ class Get(msgspec.Struct, frozen=True):
     job_id: str
 
 
-class Retry(msgspec.Struct, frozen=True):
-    """A new job like `job_id`, under an id that the door made."""
+class Retry(Keyed, frozen=True):
+    """A new job like `job_id`, under an id that the door made. Repeated as Submit is."""
 
     job_id: str
     new_job_id: str
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(Once, frozen=True):
     job_id: str
 
 
@@ -264,6 +279,7 @@ class JobCounts(msgspec.Struct, frozen=True):
     depth: int = 0
     avg_wait_time_ms: int = 0
     up_s: int = 0
+    stuck: int = 0
 
 
 # -- the robot socket, robot to server
@@ -404,13 +420,6 @@ class RegisterRobot(msgspec.Struct, frozen=True):
 
 class AdmitClaim(msgspec.Struct, frozen=True):
     robot_id: str
-
-
-class Once(msgspec.Struct, frozen=True, kw_only=True):
-    """A command that must not be carried out twice. Its sender makes `request_id`; the fleet's client does
-    so for every command that has none."""
-
-    request_id: str = ""
 
 
 class UpdateRobot(Once, frozen=True):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from fleet.alarms import Alarms
 from fleet.errors import Busy, Conflict, NotFound, Unavailable
-from fleet.events import RobotStatusChanged, encode
 from fleet.heartbeat_pace import HeartbeatPace
 from fleet.limits import MS, Limits
 from fleet.messages import (
@@ -24,6 +23,8 @@ from fleet.robot_entry import Deletion, RobotEntry
 from fleet.robot_record import RecordChanges, RobotRecord
 from fleet.wall_time import rfc3339, wall_ns_of
 
+MAX_DELETED = 1_000
+
 
 class RobotRegistry:
     """Every robot and its last heartbeat. `now_ns` is a monotonic clock that rests while nobody could be
@@ -32,6 +33,7 @@ class RobotRegistry:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._robots: dict[str, RobotEntry] = {}
+        self._deleted: dict[str, bytes] = {}
         self._sessions: dict[str, str] = {}
         self._pace = HeartbeatPace(limits)
         self._silences = Alarms()  # when a robot that is not offline may have to be
@@ -102,6 +104,7 @@ class RobotRegistry:
         return entry.view()
 
     def _add(self, spec: RobotSpec, now_ns: int, wall_ns: int) -> RobotEntry:
+        self._pace.adapt(len(self._robots) + 1 - self._counts[RobotStatus.OFFLINE])
         at, interval_ms = rfc3339(wall_ns), self._pace.interval_ms
         entry = RobotEntry(
             spec=spec,
@@ -113,9 +116,9 @@ class RobotRegistry:
             admission=self._next_admission(wall_ns),
         )
         self._robots[spec.robot_id] = entry
+        self._deleted.pop(spec.robot_id, None)
         self._counts[entry.status()] += 1
         self._silences.set_by(spec.robot_id, self._silent_at(entry))
-        self._adapt_pace()
         self._keep(entry)
         self._announce(entry, at)
         return entry
@@ -260,6 +263,9 @@ class RobotRegistry:
             raise Unavailable(f"the deletion of {robot_id} was interrupted; try again", "interrupted", 1.0)
         if not entry.offline:
             self._lose(entry, rfc3339(wall_ns))
+        self._deleted[robot_id] = entry.last_event()
+        if len(self._deleted) > MAX_DELETED:
+            del self._deleted[next(iter(self._deleted))]
         self._counts[RobotStatus.OFFLINE] -= 1
         self._silences.stop(robot_id)
         self._returns.stop(robot_id)
@@ -282,6 +288,10 @@ class RobotRegistry:
             if status in (None, entry.status()) and environment in (None, entry.spec.environment)
         ]
         return [entry.view() for entry in found[offset : offset + limit]], len(found)
+
+    def latest(self) -> list[bytes]:
+        """The last event of every robot, and of the 1,000 that were deleted last."""
+        return [*self._deleted.values(), *(entry.last_event() for entry in self._robots.values())]
 
     def counts(self) -> RobotCounts:
         idle, busy = self._counts[RobotStatus.IDLE], self._counts[RobotStatus.BUSY]
@@ -316,15 +326,8 @@ class RobotRegistry:
         self._counts[before] -= 1
         self._counts[after] += 1
         if RobotStatus.OFFLINE in (before, after):
-            self._adapt_pace()
-
-    def _adapt_pace(self) -> None:
-        self._pace.adapt(len(self._robots) - self._counts[RobotStatus.OFFLINE])
+            self._pace.adapt(len(self._robots) - self._counts[RobotStatus.OFFLINE])
 
     def _announce(self, entry: RobotEntry, at: str) -> None:
-        beat = entry.beat
-        self._events.append(
-            encode(
-                RobotStatusChanged(entry.spec.robot_id, entry.status(), beat.cpu_percent, beat.memory_mb, at)
-            )
-        )
+        entry.said = entry.event(at)
+        self._events.append(entry.said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from fleet.events import RobotStatusChanged, encode
 from fleet.messages import Beat, RobotSpec
 from fleet.robot import Pause, Robot, RobotMetrics, RobotStatus, status_of
 from fleet.robot_record import RobotRecord
@@ -33,6 +34,7 @@ class RobotEntry(msgspec.Struct, kw_only=True):
     followed_ms: int
     admission: int
     deletion: Deletion | None = None
+    said: bytes = b""  # the last event
 
     @classmethod
     def restored(cls, record: RobotRecord, now_ns: int) -> RobotEntry:
@@ -45,6 +47,14 @@ class RobotEntry(msgspec.Struct, kw_only=True):
     def status(self) -> RobotStatus:
         beat = self.beat
         return status_of(self.offline, self.maintenance is not None, beat.status, bool(beat.job_ids))
+
+    def event(self, at: str) -> bytes:
+        """Of robot-status, as it is now."""
+        beat, robot_id = self.beat, self.spec.robot_id
+        return encode(RobotStatusChanged(robot_id, self.status(), beat.cpu_percent, beat.memory_mb, at))
+
+    def last_event(self) -> bytes:
+        return self.said or self.event(self.seen_at)
 
     def pause(self, maintenance: bool | None, draining: bool | None, pause: Pause) -> None:
         """Enters either with `pause`, or ends it; None leaves it as it is."""

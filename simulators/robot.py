@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from random import Random
 
 import msgspec
@@ -33,6 +34,9 @@ REFUSED_PAUSE_MS = 1_000
 RECONNECT_MIN_MS = 1_000
 RECONNECT_MAX_MS = 30_000
 HEARTBEAT_JITTER = 0.1
+MAX_OPEN_BEATS = 8
+# A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
+HELD_PART = 0.9
 LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yours"})
 
 
@@ -89,13 +93,20 @@ class _Work(msgspec.Struct):
     job_id: str
     token: int
     ends_ns: int
+    lease_ns: int
+    held_until_ns: int
     started: bool = False
     ended: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.job_id, self.token
 
 
 class RobotBrain:
     """`decide` is the only way in. It keeps its jobs through a lost connection: their tokens stay
-    valid, and what it said without an answer it says again."""
+    valid, and what it said without an answer it says again. A job whose lease no answered heartbeat has
+    extended in time it drops before it does anything else: another robot may have it by now."""
 
     def __init__(self, profile: RobotProfile) -> None:
         self._profile = profile
@@ -113,16 +124,19 @@ class RobotBrain:
         self._ids = 0
         self._cpu = 20.0
         self._memory = 512.0
+        self._beats: OrderedDict[str, int] = OrderedDict()  # message id -> when it was said
         self.completed = 0
         self.failed = 0
+        self.fenced = 0
 
     def decide(self, heard: Sense, now_ns: int, rng: Random) -> list[Effect]:
         """Everything that follows from one thing heard at `now_ns` (monotonic)."""
+        self._fence(now_ns)
         match heard:
             case Connected():
                 effects = self._on_connected()
             case Disconnected():
-                return self._on_disconnected(now_ns, rng)
+                effects = self._on_disconnected(now_ns, rng)
             case Heard(message):
                 effects = self._on_message(message, now_ns, rng)
             case Woke():
@@ -132,13 +146,22 @@ class RobotBrain:
             effects += self._work_on(now_ns, rng)
             effects += self._beat(now_ns, rng)
             effects += self._ask_for_work(now_ns, rng)
-            effects += self._next_alarm()
-        return effects
+        else:
+            self._work_on(now_ns, rng)  # what it has to report waits for a connection
+        return effects + self._next_alarm()
+
+    def _fence(self, now_ns: int) -> None:
+        """What was finished in time is still to be told; what was not is not ours to go on with."""
+        for work in [w for w in self._works.values() if not w.ended and w.held_until_ns <= now_ns]:
+            del self._works[work.job_id]
+            self.fenced += 1
+            begun = [said for said, r in self._unanswered.items() if (r.job_id, r.token) == work.key]
+            for said in begun:
+                del self._unanswered[said]
 
     def _on_connected(self) -> list[Effect]:
         self._connected = True
         self._draining = False  # a session that drains is told so again
-        self._again.clear()
         return [self._register(), *(Say(report) for report in self._unanswered.values())]
 
     def _register(self) -> Effect:
@@ -156,6 +179,7 @@ class RobotBrain:
         self._connected = False
         self._claim_said = False
         self._heartbeat_ms = 0
+        self._again.clear()
         ceiling_ms = min(RECONNECT_MAX_MS, RECONNECT_MIN_MS << min(self._failures, 10))
         self._failures += 1
         return [ConnectAt(now_ns + rng.randrange(ceiling_ms * MS))]
@@ -193,11 +217,19 @@ class RobotBrain:
             for job in ack.jobs or []:
                 self._works[job.job_id] = self._take(job, now_ns, rng)
             return
+        if str(ack.id) in self._beats:
+            return self._hold(self._beats.pop(str(ack.id)))
         report = self._unanswered.pop(str(ack.id), None)
         if isinstance(report, Complete | Fail):
             self.completed += isinstance(report, Complete)
             self.failed += isinstance(report, Fail)
             self._drop(report)
+
+    def _hold(self, said_ns: int) -> None:
+        """An answered heartbeat extends the lease of what it named; of what came later it says less than its
+        grant did."""
+        for work in self._works.values():
+            work.held_until_ns = max(work.held_until_ns, said_ns + int(work.lease_ns * HELD_PART))
 
     def _ends_claim(self, reply_to: str | int | None) -> bool:
         if self._claim is None or reply_to != self._claim.id:
@@ -215,7 +247,14 @@ class RobotBrain:
     def _take(self, job: GrantedJob, now_ns: int, rng: Random) -> _Work:
         mean_s = self._profile.service_mean_s
         service_s = min(rng.expovariate(1 / mean_s), 10 * mean_s)
-        return _Work(job.job_id, job.token, now_ns + int(service_s * SECOND))
+        lease_ns = job.lease_ms * MS
+        return _Work(
+            job.job_id,
+            job.token,
+            now_ns + int(service_s * SECOND),
+            lease_ns,
+            now_ns + int(lease_ns * HELD_PART),
+        )
 
     def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
         later_ns = now_ns + REFUSED_PAUSE_MS * MS
@@ -276,6 +315,7 @@ class RobotBrain:
         return [
             Say(
                 Heartbeat(
+                    id=self._note_beat(now_ns) if busy else None,
                     status="busy" if busy else "idle",
                     cpu_percent=round(self._cpu, 1),
                     memory_mb=round(self._memory, 1),
@@ -283,6 +323,14 @@ class RobotBrain:
                 )
             )
         ]
+
+    def _note_beat(self, now_ns: int) -> str:
+        """Only with jobs in hand is an answer worth its message."""
+        said = self._id()
+        self._beats[said] = now_ns
+        if len(self._beats) > MAX_OPEN_BEATS:
+            self._beats.popitem(last=False)
+        return said
 
     def _may_claim(self) -> bool:
         ready = self._heartbeat_ms > 0 and not self._draining and not self._claim_said
@@ -309,7 +357,8 @@ class RobotBrain:
         )
 
     def _next_alarm(self) -> list[Effect]:
-        times = [work.ends_ns for work in self._works.values() if not work.ended]
+        working = [work for work in self._works.values() if not work.ended]
+        times = [min(work.ends_ns, work.held_until_ns) for work in working]
         times += self._again.values()
         if self._beat_ns is not None and self._heartbeat_ms:
             times.append(self._beat_ns)

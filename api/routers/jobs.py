@@ -127,6 +127,7 @@ class JobsQuery(msgspec.Struct, frozen=True):
     status: JobStatus | UnsetType = UNSET
     robot_id: str | UnsetType = UNSET
     environment: str | UnsetType = UNSET
+    stuck: Literal["true"] | UnsetType = UNSET
     limit: PageSize = 100
     cursor: Cursor | UnsetType = UNSET
 
@@ -142,12 +143,14 @@ class JobPage(msgspec.Struct, frozen=True):
     openapi_extra=operation({200: JobPage}, query=JobsQuery, refused=(400, 503)),
 )
 async def page(request: Request) -> Response:
-    """Newest first. A page may hold fewer than `limit` jobs and yet have a `next_cursor`."""
+    """Newest first. A page may hold fewer than `limit` jobs and yet have a `next_cursor`. `stuck` jobs are
+    those whose robot is alive and was not heard to get on with them for ten minutes."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
     query = read_query(request, JobsQuery)
     before = place_of(query.cursor)
-    wanted = JobFilter(query.status or None, given(query.robot_id), given(query.environment))
+    status, stuck = query.status or None, query.stuck == "true" or None
+    wanted = JobFilter(status, given(query.robot_id), given(query.environment), stuck=stuck)
     found, following = await door.fleet.jobs(wanted, before, query.limit)
     return answer(JobPage(found, cursor_of(following)))
 

@@ -109,10 +109,13 @@ FEED = {path: path for path in STREAMS} | {"metrics/stream": "metrics"}
 
 async def flood(world: World, path: str, size: int) -> None:
     """`size` bytes of events; metrics/stream sends its newest only."""
-    room = world.fleet.rooms.broadcasters[FEED[path]]
     length = size if path == "metrics/stream" else 1_000
     filler = "x" * (length - 100)
     event = json.dumps({"depth": 1, "job_id": filler}).encode()
+    if path == "live-jobs":
+        world.fleet.rooms.job_store._events.publish([event] * (size // length))
+        return
+    room = world.fleet.rooms.broadcasters[FEED[path]]
     seq = 10_000_000  # past whatever the room's own publisher has numbered
     await room.publish("flood", seq, [event] * (size // length), event)
 

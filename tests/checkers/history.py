@@ -211,10 +211,10 @@ class RecordFile:
         os.close(self._fd)
 
 
-def recorder_to(path: Path) -> Recorder:
+def recorder_to(path: Path, clock_ns: Callable[[], int] = time.monotonic_ns) -> Recorder:
     """A recorder on a file, new or of a predecessor that died."""
     file = RecordFile(path)
-    return Recorder(file, first_number=file.lines)
+    return Recorder(file, clock_ns, first_number=file.lines)
 
 
 def _whole_lines(data: bytes) -> bytes:

@@ -33,7 +33,7 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """`shown`: how many of the announced changes have happened."""
+    """`robot` has it, "" nobody. `shown`: how many of the announced changes have happened."""
 
     status: JobStatus | None = None
     attempt: int = 0
@@ -174,10 +174,10 @@ class JobModel:
                 yield E.PENDING_TIMEOUT, times.alarm
             if self._unseen_ns is not None:
                 yield E.CLAIM, self._unseen_ns
-        elif state.status in ACTIVE:
+        else:
             yield E.LEASE_EXPIRED, times.lease
             yield E.CANCEL_EXPIRED, times.stop
-            if self._timeout_ns is not None and not state.timed_out:
+            if self._timeout_ns is not None:
                 yield E.TIMEOUT, times.alarm
 
     def _announced(self, state: State, event: JobEvent, target: JobStatus) -> bool:

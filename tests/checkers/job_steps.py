@@ -9,7 +9,7 @@ import msgspec
 
 from checkers.history import Cancelled, Grant, Op, Shown
 from checkers.job_model import UNSEEN, JobModel, Point, State, Times, is_over
-from fleet.job import ACTIVE, JobEvent, JobStatus
+from fleet.job import JobEvent, JobStatus
 
 REPEATABLE = (JobStatus.FAILED, JobStatus.CANCELLED)  # a retry makes a new job of these
 
@@ -118,7 +118,7 @@ class Beaten(Step):
     stop: bool
 
     def take(self, model: JobModel, state: State, times: Times) -> Point | None:
-        theirs = state.status in ACTIVE and state.robot == self.robot
+        theirs = state.robot == self.robot
         flagged = state.stopping or state.timed_out
         newest = theirs and self.token == state.token
         if self.stop:

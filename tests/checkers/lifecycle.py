@@ -14,7 +14,7 @@ from checkers.history import NEVER, Evidence, Op
 from checkers.job_model import Bounds, JobModel, Point, State, Times
 from checkers.job_steps import Reported, Step
 from checkers.traces import Trace, Traces
-from checkers.violation import Violation
+from checkers.violation import Violation, answer_of
 from fleet.job import ACTIVE
 
 SHOWN = 15  # operations in a violation
@@ -148,7 +148,7 @@ def _name(step: Step) -> str:
     op = step.op
     assert op is not None
     call = getattr(op.call, "event", type(op.call).__name__.lower())
-    return f"{call} of {op.process}, answered {op.code or op.answer} at {op.ended_ns / 1e9:.3f}"
+    return f"{call} of {op.process} -> {answer_of(op)} at {op.ended_ns / 1e9:.3f}"
 
 
 def _final(trace: Trace) -> str:

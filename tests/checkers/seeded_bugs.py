@@ -217,6 +217,27 @@ class QueuesACompletedJobAgain(JobStore):
         return replace(job, status=JobStatus.COMPLETED)
 
 
+class QueuesAFinishedJobLater(JobStore):
+    """A tick takes it back after it was completed."""
+
+    def __init__(self, limits: Limits, rng: Random) -> None:
+        super().__init__(limits, rng)
+        self.completed: list[Any] = []
+
+    def _move(self, entry: Any, event: JobEvent, *args: Any, **named: Any) -> None:
+        super()._move(entry, event, *args, **named)
+        if event is E.COMPLETE and entry.job.attempt == 1:
+            self.completed.append(entry)
+
+    def tick(self, now_ns: int, wall_ns: int) -> None:
+        for entry in self.completed:
+            entry.job = replace(entry.job, status=JobStatus.PENDING)
+            super()._move(entry, E.CLAIM, now_ns, wall_ns, robot_id="nobody")
+            super()._move(entry, E.RELEASE, now_ns, wall_ns)
+        self.completed.clear()
+        super().tick(now_ns, wall_ns)
+
+
 class CompletesWhatTimedOut(JobStore):
     def _move(self, entry: Any, event: JobEvent, *args: Any, **named: Any) -> None:
         late = event is E.CANCEL_EXPIRED and entry.job.status is JobStatus.RUNNING

@@ -28,6 +28,7 @@ CASES = [
     (bugs.AcceptsAnotherOutcome, {"two_outcomes", "changed_after_end", "lifecycle"}),
     (bugs.CompletesBeforeStart, {"lifecycle"}),
     (bugs.QueuesACompletedJobAgain, {"changed_after_end", "lifecycle"}),
+    (bugs.QueuesAFinishedJobLater, {"changed_after_end", "changed_after_last", "lifecycle"}),
     (bugs.CompletesWhatTimedOut, {"lifecycle"}),
     (bugs.CountsNoAttempts, {"too_many_attempts", "lifecycle"}),
     (bugs.CountsReleases, {"lifecycle"}),

@@ -20,9 +20,12 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 def line_of(op: Op) -> str:
-    """Times are seconds of the run's clock."""
-    said = ", ".join(f"{name}={getattr(op.call, name)}" for name in op.call.__struct_fields__)
-    heard = {"ok": op.answer, "fail": op.code, "unknown": "no answer"}[op.outcome]
+    """From when to when in seconds, who, what was asked and what was answered, as in the record."""
     until = "" if op.outcome == "unknown" else f"{op.ended_ns / 1e9:.3f}"
-    name = type(op.call).__name__.lower()
-    return f"  {op.invoked_ns / 1e9:.3f}..{until:<10} {op.process:<8} {name}({said}) {op.outcome}: {heard}"
+    asked = msgspec.json.encode(op.call).decode()
+    return f"  {op.invoked_ns / 1e9:.3f}..{until:<9} {op.process} {asked} -> {answer_of(op)}"
+
+
+def answer_of(op: Op) -> str:
+    answers = {"ok": msgspec.json.encode(op.answer).decode(), "fail": f"refused: {op.code}"}
+    return answers.get(op.outcome, "no answer")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import PeerFault
+from fleet.errors import PeerFault, Unavailable
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import Beat, SetRobotStatus
 from fleet.messages import RobotSpec as Spec
@@ -221,6 +221,54 @@ def test_a_robot_deleted_and_registered_between_two_looks_is_one_record(world: W
     changes = world.registry.take_records()
     assert [record.spec.robot_id for record in changes.changed] == ["r"]
     assert changes.deleted == ["s"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_who_delete_a_robot_at_once_both_succeed(world: World, order: tuple[int, int]) -> None:
+    world.join("r")
+    admissions = [world.registry.begin_deletion("r", *world.clock) for _ in range(2)]
+    for which in order:
+        world.registry.delete("r", admissions[which], *world.clock)
+    assert world.registry.counts().total == 0
+
+
+def test_a_robot_deleted_before_a_restart_is_admitted_anew_after_it(world: World) -> None:
+    """Or claims of the new one would be taken for claims of the old one that came too late."""
+    world.join("r")
+    ended = world.registry.begin_deletion("r", *world.clock)
+    world.leave("r")
+    after = world.restart()
+    after.away_ns += 10 * MS
+    after.join("r")
+    assert after.registry.admit("r", 0).admission > ended
+
+
+def test_admissions_rise_though_the_wall_clock_is_set_back(world: World) -> None:
+    world.join("r")
+    ended = world.registry.begin_deletion("r", *world.clock)
+    after = world.restart()
+    after.away_ns -= 3_600 * SECOND
+    assert after.registry.begin_deletion("r", *after.clock) > ended
+
+
+def test_a_deletion_that_another_gave_up_must_begin_anew(world: World) -> None:
+    """In between a claim may have been admitted."""
+    world.join("r")
+    first = world.registry.begin_deletion("r", *world.clock)
+    world.registry.give_up_deletion("r")
+    world.registry.begin_deletion("r", *world.clock)
+    with pytest.raises(Unavailable):
+        world.registry.delete("r", first, *world.clock)
+    assert world.registry.get("r").status == "idle"
+
+
+def test_a_deletion_that_nobody_ends_lapses(world: World) -> None:
+    world.join("r")
+    admission = world.registry.begin_deletion("r", *world.clock)
+    world.after(world.limits.deletion_ms)
+    assert world.registry.admit("r", world.now_ns).admission == admission
+    with pytest.raises(Unavailable):
+        world.registry.delete("r", admission, *world.clock)
 
 
 @pytest.mark.parametrize("frozen_s", [2, 20, 3_600])

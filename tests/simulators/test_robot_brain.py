@@ -22,6 +22,7 @@ from fleet.messages import (
     JobToken,
     Obeyed,
     Register,
+    Resume,
     Start,
     Welcome,
 )
@@ -134,6 +135,27 @@ def test_robots_welcomed_together_beat_apart() -> None:
         bench.join()
         alarms.add(bench.alarm_ns)
     assert len(alarms) == 20
+
+
+@pytest.mark.parametrize("told_ms", [200, 5_000])
+def test_a_new_interval_counts_from_the_heartbeat_that_it_answers(told_ms: int) -> None:
+    bench = Bench()
+    bench.join(heartbeat_ms=1_000)
+    while not of(bench.sense(Woke()), Heartbeat):
+        assert bench.alarm_ns is not None
+        bench.now_ns = bench.alarm_ns
+    assert not of(bench.hear(Welcome(heartbeat_ms=told_ms)), Heartbeat)
+    assert not of(bench.run(0.89 * told_ms / 1_000), Heartbeat)
+    assert of(bench.run(0.22 * told_ms / 1_000), Heartbeat)
+
+
+def test_a_robot_that_drains_claims_nothing_until_the_drain_is_over() -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Drain())
+    bench.hear(Ack(id=claim.id, jobs=[]))  # type: ignore[arg-type]
+    assert not of(bench.run(60), ClaimJobs)
+    assert of(bench.hear(Resume()), ClaimJobs)
 
 
 def test_load_figures_wander_within_bounds_and_have_one_decimal() -> None:
@@ -262,6 +284,38 @@ def test_a_job_that_ended_while_offline_is_reported_after_reconnecting() -> None
     bench.sense(Disconnected())
     assert bench.run(60) == []
     assert of(bench.sense(Connected()), Complete)
+
+
+def test_a_robot_that_was_frozen_past_its_lease_drops_its_job_before_it_does_anything() -> None:
+    """Its clock went on while it did not: somebody else may hold the job by now."""
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    bench.now_ns += 27 * SECOND
+    said = bench.sense(Woke())
+    assert of(said, Complete | Start) == []
+    assert of(said, Heartbeat)[0].jobs == []
+    assert bench.brain.fenced == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_only_answered_heartbeats_keep_a_job(answered: bool) -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    for _ in range(12):
+        for beat in of(bench.run(5), Heartbeat):
+            if answered and beat.id is not None:
+                bench.hear(Ack(id=beat.id))
+    assert (bench.jobs(), bench.brain.fenced) == (([JobToken("j", 1)], 0) if answered else ([], 1))
+
+
+def test_an_answer_to_an_older_heartbeat_does_not_shorten_a_newer_lease() -> None:
+    bench = Bench(service_mean_s=1_000.0, max_concurrent_jobs=2)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    beat = of(bench.run(10), Heartbeat)[0]
+    bench.grant(of(bench.said, ClaimJobs)[-1], 1, "k")
+    bench.hear(Ack(id=beat.id or ""))
+    bench.run(26)
+    assert [work.job_id for work in bench.brain._works.values()] == ["k"]
 
 
 def test_unanswered_reports_are_said_again_in_order_and_then_count_once() -> None:
