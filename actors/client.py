@@ -15,6 +15,7 @@ from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.claims import Claims
 from actors.health import PULSE_S, STATES, Lives, State
+from actors.heartbeats import Heartbeats
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
@@ -30,7 +31,6 @@ from fleet.messages import (
     Announce,
     Answer,
     Beat,
-    Beats,
     Command,
     HeartbeatAnswer,
     JobCounts,
@@ -88,9 +88,7 @@ class FleetClient:
         size, bound = limits.max_batch, limits.max_backlog
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
-        self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
-            self._send_beats, size, bound, conflate=lambda item: item[0].robot_id
-        )
+        self._heartbeats = Heartbeats(rooms.job_store, rooms.registry, limits)
         self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
         self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
@@ -123,7 +121,7 @@ class FleetClient:
         return self._registry.put(command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
-        return self._beats.put((beat, jobs))
+        return self._heartbeats.put(beat, jobs)
 
     def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
         return self._claims.claim(robot_id, request_id, limit, wait_ms)
@@ -192,7 +190,8 @@ class FleetClient:
 
     async def close(self) -> None:
         await self._claims.close()
-        for batcher in (self._commands, self._registry, self._beats, self._announcements):
+        await self._heartbeats.close()
+        for batcher in (self._commands, self._registry, self._announcements):
             await batcher.close()
 
     # -- one call per batch
@@ -218,21 +217,3 @@ class FleetClient:
         publisher, seq = self._numbering.pop(feed, (secrets.token_hex(6), 0))
         await self._rooms.broadcasters[feed].publish(publisher, seq, events)
         self._numbering[feed] = publisher, seq + len(events)
-
-    async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
-        replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
-        held = [
-            Beats(beat.robot_id, jobs, reply.lease_ms)
-            for (beat, jobs), reply in zip(batch, replies, strict=True)
-            if jobs and not reply.refused
-        ]
-        stops = iter(await self._rooms.job_store.execute(held)) if held else iter(())
-        return [
-            HeartbeatAnswer(
-                reply.next_heartbeat_ms,
-                reply.drain,
-                list(next(stops)) if jobs and not reply.refused else [],
-                reply.refused,
-            )
-            for (_, jobs), reply in zip(batch, replies, strict=True)
-        ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +31,7 @@ def main(
     out = Console(width=140, highlight=False)
     seed = secrets.randbelow(2**31) if seed is None else seed
     out.print(f"chaos: seed {seed}")
-    gc.freeze()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # not without bringing down the server
     with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
         options = Options(
             seed=seed,

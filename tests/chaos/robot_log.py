@@ -63,12 +63,12 @@ class RobotLog:
 
     def say(self, message: FromRobot) -> None:
         """Before it is sent."""
-        call = self._call_of(message)
-        if call is None:
-            return
         if isinstance(message, Heartbeat):
             for said in self._beats():
                 said.overtaken = True
+        call = self._call_of(message)
+        if call is None:
+            return
         self._open[str(message.id)] = said = _Said(self._recorder.invoke(self._robot_id, call))
         if isinstance(message, Heartbeat):
             said.jobs = [job.job_id for job in message.jobs]

@@ -16,7 +16,7 @@ from checkers.history import Recorder
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from chaos.robot_log import RobotLog
-from fleet.messages import Error, FromRobot, Heartbeat, Welcome, decode_server_message
+from fleet.messages import FromRobot, Welcome, decode_server_message
 from simulators.robot import (
     ConnectAt,
     Connected,
@@ -71,7 +71,6 @@ class Robot(WSListener):
         self._missed: list[Sense] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._beats = 0
         self._opened = 0
         self._orphans: list[Orphan] = []
 
@@ -199,8 +198,6 @@ class Robot(WSListener):
             self.log.hear(message)
             if isinstance(message, Welcome):
                 self._settle()
-            elif isinstance(message, Error) and str(message.id).startswith("beat"):
-                sense = Heard(msgspec.structs.replace(message, id=None))  # its brain numbers no heartbeat
         self._think(sense)
 
     def _think(self, sense: Sense) -> None:
@@ -229,9 +226,6 @@ class Robot(WSListener):
     def _say(self, message: FromRobot) -> None:
         if self._transport is None:
             return
-        if isinstance(message, Heartbeat):
-            self._beats += 1
-            message = msgspec.structs.replace(message, id=f"beat{self._beats}")
         self.log.say(message)
         self._transport.send(WSMsgType.TEXT, _encode(message))
 
