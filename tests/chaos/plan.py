@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from random import Random
 from typing import Literal
 
@@ -72,12 +73,13 @@ def plan(seed: int, seconds: float, every_s: float, lease_s: float) -> Plan:
 def _actors(rng: Random, seconds: float, every_s: float) -> list[ActorFault]:
     deck = _shuffled(FIRST, rng)
     faults = []
-    for number in range(1, int(seconds / every_s) + 1):
+    for number in range(1, ceil(seconds / every_s)):
         act, actor, length = deck.pop(0)
+        at_s = number * every_s
         for_s = {"": 0.0, "short": SHORT_STOP_S, "long": rng.uniform(*LONG_STOP_S)}[length]
-        faults.append(ActorFault(number * every_s, act, actor, rng.random(), for_s))
+        faults.append(ActorFault(at_s, act, actor, rng.random(), min(for_s, seconds - at_s)))
         deck = deck or _shuffled(ALL, rng)
-    return [fault for fault in faults if fault.at_s + fault.for_s <= seconds]
+    return faults
 
 
 def _shuffled(cards: list[Card], rng: Random) -> list[Card]:

@@ -16,7 +16,7 @@ from checkers.history import Recorder
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from chaos.robot_log import RobotLog
-from fleet.messages import FromRobot, Welcome, decode_server_message
+from fleet.messages import Complete, FromRobot, Welcome, decode_server_message
 from simulators.robot import (
     ConnectAt,
     Connected,
@@ -72,6 +72,7 @@ class Robot(WSListener):
         self._alarm: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._opened = 0
+        self._rash = 0
         self._orphans: list[Orphan] = []
 
     def start(self) -> None:
@@ -130,9 +131,16 @@ class Robot(WSListener):
         missed, self._missed = self._missed, []
         if self._transport is not None:
             self._settle()
+        self._be_rash()
         self._think(Woke())
         for sense in missed:
             self._hear(sense)
+
+    def _be_rash(self) -> None:
+        """Its brain would drop a job whose lease is over. Others' robots may not."""
+        for grant in tuple(self.log.held.values()):
+            self._rash += 1
+            self._say(Complete(id=f"rash{self._rash}", job_id=grant.job_id, token=grant.token))
 
     # -- its socket
 
