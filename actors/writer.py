@@ -104,9 +104,9 @@ class Writer:
             database.lock("fleetcast")
             for ddl in _BOOTSTRAP:
                 database.define(ddl)
-            self._found()
+            found = self._found()
         database.settle()
-        for version in range(len(self._migrations)):
+        for version in range(found.version, len(self._migrations)):
             self._migrate(version)
         return self._take()
 

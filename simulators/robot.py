@@ -205,14 +205,11 @@ class RobotBrain:
         return []
 
     def _follow(self, heartbeat_ms: int, now_ns: int, rng: Random) -> None:
-        """A random phase at first: a fleet that starts together must not beat together. Later the server
-        answers a heartbeat so, and the next comes one new interval after it."""
-        first, self._heartbeat_ms = self._heartbeat_ms == 0, heartbeat_ms
-        wait_ns = rng.randrange(heartbeat_ms * MS) if first else self._interval_ns(rng)
-        self._beat_ns = now_ns + wait_ns
-
-    def _interval_ns(self, rng: Random) -> int:
-        return int(self._heartbeat_ms * MS * rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER))
+        """A random phase: a fleet that starts together, or is told another interval together, must not beat
+        together. Later than the first, the server answers a heartbeat so: the next is not due at once."""
+        least = 0.5 if self._heartbeat_ms else 0.0
+        self._heartbeat_ms = heartbeat_ms
+        self._beat_ns = now_ns + int(heartbeat_ms * MS * (least + rng.random()))
 
     def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
         if self._ends_claim(ack.id):
@@ -311,7 +308,8 @@ class RobotBrain:
     def _beat(self, now_ns: int, rng: Random) -> list[Effect]:
         if self._beat_ns is None or not self._heartbeat_ms or self._beat_ns > now_ns:
             return []
-        self._beat_ns = now_ns + self._interval_ns(rng)
+        spread = rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
+        self._beat_ns = now_ns + int(self._heartbeat_ms * MS * spread)
         busy = bool(self._works)
         self._cpu = _wander(self._cpu, 5.0, 60.0 if busy else 5.0, 100.0, rng)
         self._memory = _wander(self._memory, 20.0, 900.0 if busy else 400.0, 4_096.0, rng)

@@ -137,16 +137,31 @@ def test_robots_welcomed_together_beat_apart() -> None:
     assert len(alarms) == 20
 
 
-@pytest.mark.parametrize("told_ms", [200, 5_000])
-def test_a_new_interval_counts_from_the_heartbeat_that_it_answers(told_ms: int) -> None:
-    bench = Bench()
-    bench.join(heartbeat_ms=1_000)
-    while not of(bench.sense(Woke()), Heartbeat):
-        assert bench.alarm_ns is not None
-        bench.now_ns = bench.alarm_ns
-    assert not of(bench.hear(Welcome(heartbeat_ms=told_ms)), Heartbeat)
-    assert not of(bench.run(0.89 * told_ms / 1_000), Heartbeat)
-    assert of(bench.run(0.22 * told_ms / 1_000), Heartbeat)
+def waits_after(told_ms: int) -> list[int]:
+    """How long twenty robots wait that are told another interval as the answer to a heartbeat."""
+    waits, rng = [], Random(1)
+    for _ in range(20):
+        bench = Bench()
+        bench.rng = rng
+        bench.join(heartbeat_ms=1_000)
+        while not of(bench.sense(Woke()), Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+        told_ns = bench.now_ns
+        said = bench.hear(Welcome(heartbeat_ms=told_ms))
+        while not of(said, Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+            said = bench.sense(Woke())
+        waits.append((bench.now_ns - told_ns) // MS)
+    return waits
+
+
+@pytest.mark.parametrize("told_ms", [400, 5_000])
+def test_robots_that_are_told_another_interval_together_beat_apart(told_ms: int) -> None:
+    waits = waits_after(told_ms)
+    assert told_ms * 0.5 <= min(waits) < told_ms * 0.8
+    assert told_ms * 1.2 < max(waits) <= told_ms * 1.5
 
 
 def test_a_robot_that_drains_claims_nothing_until_the_drain_is_over() -> None:

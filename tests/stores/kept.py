@@ -19,7 +19,7 @@ from fleet.job_store import JobStore
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import Announce, Answer, Claim, Granted, JobSpec, Report, Submit
 
-LIMITS = Limits(retention_s=60, feed_events=1_000, max_page_bytes=2_000, max_remembered=50)
+LIMITS = Limits(retention_s=60, idempotency_s=60, feed_events=1_000, max_page_bytes=2_000, max_remembered=50)
 FLEET = "the fleet"
 WALL_NS = 1_736_937_000_000_000_000  # 2025-01-15T10:30Z
 Tables = JobTables | MemoryJobTables

@@ -298,7 +298,7 @@ def test_the_newest_events_have_no_hole_though_jobs_were_deleted_in_between(last
 
 
 def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
-    limits = LIMITS.__class__(feed_events=1_000, feed_bytes=250, retention_s=60)
+    limits = LIMITS.__class__(feed_events=1_000, feed_bytes=250, retention_s=60, idempotency_s=60)
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     names = kept.submit(9)
     events = kept.tables.recent_events()
@@ -308,7 +308,9 @@ def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
 
 
 def test_announcements_stay_as_long_as_a_feed_might_hold_them(lasting: str) -> None:
-    limits = LIMITS.__class__(feed_events=10, max_batch=5, max_remembered=10, retention_s=60)
+    limits = LIMITS.__class__(
+        feed_events=10, max_batch=5, max_remembered=10, retention_s=60, idempotency_s=60
+    )
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     for number in range(15):
         kept.announce(f"a{number}")
