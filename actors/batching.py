@@ -39,6 +39,7 @@ def outcome_of(reply: Any) -> Any:
 
 
 CLOSING = Unavailable("the server is going away", "", 1.0)
+GIVEN_UP = Unavailable("this request went with another, whose sender left", "", 1.0)
 
 
 def _ours(error: Exception) -> FleetError:
@@ -58,7 +59,8 @@ def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
     if to.done():
         return
     if done.cancelled():
-        to.cancel()
+        to.set_exception(GIVEN_UP)
+        to.exception()
     elif error := done.exception():
         to.set_exception(error)
         to.exception()

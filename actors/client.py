@@ -15,6 +15,7 @@ from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.claims import Claims
 from actors.health import PULSE_S, STATES, Lives, State
+from actors.heartbeats import Heartbeats
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
@@ -33,7 +34,6 @@ from fleet.messages import (
     AnnounceRobot,
     Answer,
     Beat,
-    Beats,
     Cancel,
     Command,
     Get,
@@ -102,9 +102,7 @@ class FleetClient:
         size, bound = limits.max_batch, limits.max_backlog
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
-        self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
-            self._send_beats, size, bound, conflate=lambda item: item[0].robot_id
-        )
+        self._heartbeats = Heartbeats(rooms.job_store, rooms.registry, limits)
         self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
 
@@ -133,7 +131,7 @@ class FleetClient:
         return self._registry.put(_named(command) if isinstance(command, Once) else command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
-        return self._beats.put((beat, jobs))
+        return self._heartbeats.put(beat, jobs)
 
     def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
         return self._claims.claim(robot_id, request_id, limit, wait_ms)
@@ -214,7 +212,8 @@ class FleetClient:
 
     async def close(self) -> None:
         await self._claims.close()
-        for batcher in (self._commands, self._registry, self._beats):
+        await self._heartbeats.close()
+        for batcher in (self._commands, self._registry):
             await batcher.close()
 
     # -- one call per batch
@@ -224,21 +223,3 @@ class FleetClient:
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
-
-    async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
-        replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
-        held = [
-            Beats(beat.robot_id, jobs, reply.lease_ms)
-            for (beat, jobs), reply in zip(batch, replies, strict=True)
-            if jobs and not reply.refused
-        ]
-        stops = iter(await self._rooms.job_store.execute(held)) if held else iter(())
-        return [
-            HeartbeatAnswer(
-                reply.next_heartbeat_ms,
-                reply.drain,
-                list(next(stops)) if jobs and not reply.refused else [],
-                reply.refused,
-            )
-            for (_, jobs), reply in zip(batch, replies, strict=True)
-        ]

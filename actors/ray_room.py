@@ -47,7 +47,8 @@ class RayRoom:
     async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
         """An actor that was stopped, not killed, gives no answer at all: hence a time for each attempt."""
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + self._patience_s(loop.time()), 0.05
+        began = loop.time()
+        until, pause = began + self._patience_s(began), 0.05
         while True:
             try:
                 async with asyncio.timeout_at(until):
@@ -60,21 +61,22 @@ class RayRoom:
             except ray.exceptions.PendingCallsLimitExceeded:
                 raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
             except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
-                self._note_silence(error, loop.time())
+                self._note_silence(error, began)
                 if loop.time() + pause > until:
                     raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
 
     def _patience_s(self, now: float) -> float:
-        gone = self._silent_since is not None and now - self._silent_since > RETRY_FOR_S
+        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S
         return HURRY_S if gone else RETRY_FOR_S
 
-    def _note_silence(self, error: Exception, now: float) -> None:
+    def _note_silence(self, error: Exception, began: float) -> None:
+        """From when on it gave no answer; a call of long ago may fail after younger ones were answered."""
         if not isinstance(error, TimeoutError):
             self._handle = None
         if self._silent_since is None:
-            self._silent_since = now
+            self._silent_since = began
 
 
 def _ours(error: ray.exceptions.RayTaskError) -> FleetError:

@@ -107,3 +107,16 @@ def test_a_room_that_begins_anew_again_and_again_is_in_a_crash_loop_until_it_sta
     assert room.state(LIVES) == "crash_loop"
     assert room.state(60.9) == "crash_loop"
     assert room.state(61.1) == "ok"
+
+
+async def test_a_sender_that_leaves_takes_nobody_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.batching.STALLED_S", 0.0)
+    held = Held()
+    batcher = conflating(held)
+    batcher.put(("r1", 1))
+    await held.under_way.wait()
+    left, stayed = batcher.put(("r1", 2)), batcher.put(("r1", 3))
+    left.cancel()
+    with pytest.raises(Unavailable) as told:
+        await stayed
+    assert told.value.retry_after_s == 1.0
