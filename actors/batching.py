@@ -111,6 +111,7 @@ class Batcher(Generic[Item, Result]):
         if self._conflate is not None:
             self._waiting[self._conflate(item)] = slot
         if self._runner is None:
+            self._sent_at = loop.time()  # the batch that the next turn of the loop sends is not stalled yet
             self._runner = loop.create_task(self._run())
         return future
 
