@@ -16,8 +16,9 @@ from fleet.wall_time import WallTime
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job and all that the store must know of it besides. No lease: after a restart every lease starts
-    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to
-    by the event `claim_number`. `first_not_before` is that of the submission, `progress_events` how many the history has."""
+    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to by the
+    event `claim_number`. `first_not_before` is that of the submission, `progress_events` how many the history
+    has."""
 
     job: Job
     seq: int
