@@ -135,7 +135,7 @@ class JobStore:
         """The newest claim of each robot, with all that it was granted and still holds."""
         held = [record for record in records if record.job.status in ACTIVE]
         newest: dict[str, JobRecord] = {}
-        for record in sorted(held, key=lambda record: record.job.claimed_at or ""):
+        for record in sorted(held, key=lambda record: record.claim_number):
             newest[record.job.robot_id or ""] = record
         for robot_id, last in newest.items():
             mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
@@ -488,7 +488,7 @@ class JobStore:
     def _grant(self, entry: JobEntry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
         entry.door = claim.door
-        entry.claim_id = claim.request_id
+        entry.claim_id, entry.claim_number = claim.request_id, self._number
         entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
         return Granted(entry.job, entry.token, entry.lease_ms)

@@ -216,6 +216,19 @@ def test_a_token_is_good_after_a_restart_and_an_older_one_is_not(lasting_kept: K
     assert kept.report(grant, JobEvent.COMPLETE, "r2").status is JobStatus.COMPLETED
 
 
+def test_the_newest_claim_of_a_robot_gets_its_first_answer_again_though_two_came_at_once(
+    lasting_kept: Kept,
+) -> None:
+    kept = lasting_kept
+    [later] = kept.submit(priority=20)
+    kept.submit(priority=0)
+    kept.claim(request_id="older")
+    kept.claim(request_id="newer")
+    kept.submit()
+    kept.reopen()
+    assert [grant.job.job_id for grant in kept.claim(request_id="newer")] == [later]
+
+
 def test_counters_go_on_where_they_were(lasting_kept: Kept) -> None:
     kept = lasting_kept
     kept.submit()
