@@ -32,6 +32,8 @@ class DeadLetterFilter(msgspec.Struct, frozen=True):
         whole = ((self.name, job.name), (self.environment, job.environment), (self.robot_id, job.robot_id))
         if any(asked not in (None, found) for asked, found in whole):
             return False
+        if self.job_ids is not None and job.job_id not in self.job_ids:
+            return False
         return self.error is None or self.error in (job.error or "")
 
 
