@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ from fleet.dispatch import PendingQueue, Waiting, WaitingClaims, matches, rank
 from fleet.doors import Doors
 from fleet.errors import Conflict, Forbidden, Full, NotFound, PeerFault
 from fleet.events import encode
+from fleet.explain import Place
 from fleet.finished_jobs import FinishedJobs
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
@@ -217,7 +218,7 @@ class JobStore:
         self.replies.admit(command, wall_ns)
         for entry in dead:
             self._redrive(entry, redriven_id(command.request_id, entry.job.job_id), now_ns, wall_ns)
-        reply = Redriven(len(dead), found.remaining, found.place)
+        reply = Redriven(len(dead), found.remaining, found.place, command.call)
         self._keep_reply(command, wall_ns, redriven=reply)
         self._match(now_ns, wall_ns)
         return reply
@@ -429,6 +430,21 @@ class JobStore:
                 self._waiting.remove(robot_id)
                 self._doors.post(ended.claim.door, Answer(robot_id, ended.claim.request_id, []))
 
+    def place(self, job_id: str, robot_ids: Sequence[str], now_ns: int, wall_ns: int) -> Place:
+        """What the job waits for, and what these robots do. Raises NotFound."""
+        entry = self._entry(job_id)
+        if entry.job.status is not JobStatus.PENDING:
+            return Place(entry.job)
+        expires = entry.expires_at_ns
+        return Place(
+            entry.job,
+            0 if entry.due else max(1, (entry.due_wall_ns - wall_ns) // MS),
+            self._pending.outranking(job_id, entry.needs, self._limits.max_outranking),
+            None if expires is None else max(0, expires - now_ns) // MS,
+            {robot_id: len(self._held.get(robot_id, ())) for robot_id in robot_ids},
+            [robot_id for robot_id in robot_ids if self._waiting.get(robot_id) is not None],
+        )
+
     def depth(self) -> int:
         """Pending jobs whose time has come."""
         return len(self._pending)
@@ -607,15 +623,26 @@ class JobStore:
         for job_id in self._finished.take_excess(committed):
             self._status_counts[self._jobs.pop(job_id).job.status] -= 1
 
-    def forgotten(self, command: Command | Redrive) -> list[str]:
-        """Jobs that the command is about and that are not in memory, if they exist: `remember` them first."""
-        named: list[str] = []
-        if isinstance(command, Get | Retry | Cancel | Report):
-            named.append(command.job_id)
-        if isinstance(command, Submit | Retry):
-            made = command.job_ids if isinstance(command, Submit) else [command.new_job_id]
-            named += self.replies.job_ids(command) or (made if made and made[0] in self._submitted else [])
-        return [job_id for job_id in named if job_id not in self._jobs]
+    def unanswered(self, commands: Iterable[Command | Redrive]) -> set[str]:
+        """Request ids whose first reply, if there was one, is in the journal only: `replies.remember` it."""
+        return {c.request_id for c in commands if isinstance(c, Once) and self.replies.missing(c.request_id)}
+
+    def forgotten(self, commands: Iterable[Command | Redrive]) -> set[str]:
+        """Jobs that these are about and that are not in memory, if they exist: `remember` them first."""
+        named: set[str] = set()
+        for command in commands:
+            if isinstance(command, Get | Retry | Cancel | Report):
+                named.add(command.job_id)
+            if isinstance(command, Submit):
+                named.update(self._made_by(command, command.job_ids))
+            elif isinstance(command, Retry):
+                named.update(self._made_by(command, [command.new_job_id]))
+        return {job_id for job_id in named if job_id not in self._jobs}
+
+    def _made_by(self, command: Keyed, job_ids: list[str]) -> list[str]:
+        if job_ids and job_ids[0] in self._submitted:
+            return job_ids
+        return self.replies.job_ids(command)
 
     def remember(self, record: JobRecord) -> None:
         """A finished job that somebody names again; for a job that is known nothing changes."""

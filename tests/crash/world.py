@@ -146,21 +146,21 @@ class World:
     # -- the others
 
     @asynccontextmanager
-    async def inhabited(self) -> AsyncIterator[None]:
-        """With doors, robots, producers and a watcher."""
+    async def inhabited(self, robots: int = ROBOTS, producers: int = PRODUCERS) -> AsyncIterator[FleetClient]:
+        """With doors, robots, producers and a watcher; yields one of the doors."""
         server = await asyncio.start_unix_server(self.job_store.adopt, self._socket)
         registry = RegistryRoom(self.limits, Broadcaster(self.limits), Broadcaster(self.limits))
         rooms = Rooms(self.job_store, registry, self._feeds)
         doors = [FleetClient(rooms, self.limits) for _ in range(DOORS)]
         recorder = Recorder(self.records.append)
-        for number in range(ROBOTS + PRODUCERS):
-            kind, name = (Robot, f"r{number}") if number < ROBOTS else (Producer, f"p{number}")
+        for number in range(robots + producers):
+            kind, name = (Robot, f"r{number}") if number < robots else (Producer, f"p{number}")
             self.clients.append(kind(name, doors[number % DOORS], recorder, Random(self.rng.random())))
         running = {client: asyncio.create_task(client.run()) for client in self.clients}
         self._producing = [task for client, task in running.items() if isinstance(client, Producer)]
         tasks = [*running.values(), asyncio.create_task(self._watch())]
         try:
-            yield
+            yield doors[0]
             for task in tasks:
                 if task.done() and not task.cancelled():
                     task.result()  # raises: nobody ends by itself
