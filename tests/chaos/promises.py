@@ -215,7 +215,7 @@ def offline_promise(
     false = []
     told = 0
     for event in status.events:
-        if event.data["status"] != "offline":
+        if event.data["status"] != "offline" or event.snapshot:
             continue
         told += 1
         at_ns = clock.monotonic_ns(event.at_wall_ns)
