@@ -38,7 +38,6 @@ class Server:
         self._world = world
         self._make_store = make_store
         self.store = make_store()
-        self._jobs: dict[str, Job] = {}
         self.journal: list[Entry] = []
         self.committed = 0
         self._inbox: list[tuple[Any, Reply]] = []
@@ -102,7 +101,6 @@ class Server:
             value = refusal
         entry.refused = isinstance(value, FleetError)
         entry.facts = self.store.take_facts()
-        self._jobs |= {fact.job.job_id: fact.job for fact in entry.facts if isinstance(fact, Fact)}
         if isinstance(value, Outbox):
             self._place = (value.epoch, value.cursor)
         return value
@@ -149,7 +147,6 @@ class Server:
 
     def _restart(self) -> None:
         self.store = self._make_store()
-        self._jobs = {}
         self._place = (0, 0)
         self.journal = self.kept()
         self.committed = len(self.journal)
@@ -164,7 +161,7 @@ class Server:
     # -- the end
 
     def jobs(self) -> list[Job]:
-        return list(self._jobs.values())
+        return [entry.job for entry in self.store._jobs.values()]
 
     def drained(self) -> bool:
         return self._up and all(job.status in TERMINAL for job in self.jobs())
