@@ -261,8 +261,8 @@ class JobStore:
         if report.event not in _REPORTED:
             raise PeerFault(f"a robot does not report {report.event}", "bad_event")
         job = entry.job
-        if entry.last_report == (report.robot_id, report.token, report.event):
-            return job  # said again: its first answer was lost
+        if _said_again(entry, report):
+            return job  # its first answer was lost
         if entry.token != report.token or job.robot_id != report.robot_id:
             raise _fenced(entry, report)
         if report.event is JobEvent.PROGRESS:
@@ -691,6 +691,14 @@ def _check_result(result: Any) -> None:
         encode(result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
+
+
+def _said_again(entry: JobEntry, report: Report) -> bool:
+    """A start and the end may come in one batch, so that of both only the answers are lost."""
+    job = entry.job
+    mine = (report.robot_id, report.token) == (job.robot_id, entry.token)
+    started = report.event is JobEvent.START and job.started_at is not None
+    return entry.last_report == (report.robot_id, report.token, report.event) or (mine and started)
 
 
 def _fenced(entry: JobEntry, report: Report) -> Exception:

@@ -30,6 +30,7 @@ class Answer(msgspec.Struct):
     status: int
     retry_after: str | None = None
     body: Any = None
+    error: str = ""
 
     @property
     def code(self) -> str:
@@ -54,8 +55,9 @@ class Clerk:
         try:
             async with asyncio.timeout(cut_after_s):
                 response = await self._http.request(method, path, **given)
-        except httpx.TransportError:
-            return self._note(Answer(time.monotonic_ns(), time.monotonic() - began, 0))
+        except httpx.TransportError as error:
+            took_s = time.monotonic() - began
+            return self._note(Answer(time.monotonic_ns(), took_s, 0, error=type(error).__name__))
         except TimeoutError:
             return Answer(time.monotonic_ns(), time.monotonic() - began, 0)
         again = response.headers.get("Retry-After")

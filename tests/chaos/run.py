@@ -54,13 +54,19 @@ LIMITS = {
     "backoff_base_ms": 200,
     "max_finished": 1_000,
 }
-# One call in fifty between processes of the fleet is lost, or its answer is.
+# Three calls in a hundred between processes of the fleet: lost, their answer lost, or thought lost too early.
 LOSSES = {
     "CoreWorkerService.grpc_client.PushTask": {
         "num_failures": -1,
         "req_failure_prob": 1,
         "resp_failure_prob": 1,
+        "in_flight_failure_prob": 1,
     }
+}
+# How long a caller waits to learn whether the other is dead, before a lost call is told as such.
+NOT_FOR_LONG = {
+    "RAY_timeout_ms_task_wait_for_death_info": "200",
+    "RAY_core_worker_internal_heartbeat_ms": "100",
 }
 
 

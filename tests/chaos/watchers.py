@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from random import Random
 from typing import Any
 
@@ -28,11 +27,11 @@ _decode = msgspec.json.Decoder(_Message).decode
 
 
 class Heard(msgspec.Struct):
-    """An event, or the latest of a robot or job out of a snapshot."""
+    """An event, or out of a snapshot the latest of a robot or job, whose time may be an older one."""
 
     data: dict[str, Any]
     at_wall_ns: int
-    arrived_ns: int
+    snapshot: bool
 
 
 class Stream:
@@ -65,7 +64,7 @@ class Stream:
                 self._offset, self._gap_due = None, False
             case "snapshot":
                 for item in message.data["items"]:
-                    self._keep(item)
+                    self._keep(item, snapshot=True)
                 if message.offset is not None:
                     self._offset = message.offset
             case "error":
@@ -99,8 +98,8 @@ class Stream:
     def _hole(self, what: str) -> None:
         self.holes.append(f"{self.name}: {what}")
 
-    def _keep(self, data: dict[str, Any]) -> None:
-        self.events.append(Heard(data, wall_ns_of(data["timestamp"]), time.monotonic_ns()))
+    def _keep(self, data: dict[str, Any], snapshot: bool = False) -> None:
+        self.events.append(Heard(data, wall_ns_of(data["timestamp"]), snapshot))
 
 
 class Watcher:
