@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from actors import failpoints
 from actors.database import Row, StoreRefused, StoreUnreachable, Table
+from actors.postgres_arrays import columns_of, register
 
 TYPES = {"id": "BIGINT", "int": "BIGINT", "text": "TEXT", "bytes": "BYTEA"}
 ARRAYS = {"int": "bigint[]", "text": "text[]", "bytes": "bytea[]"}
@@ -47,11 +48,13 @@ class PostgresDatabase:
 
     def _open(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
+            made = psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             if error.sqlstate is None or error.sqlstate[:2] in ("57", "08", "53"):
                 raise StoreUnreachable(f"{self.name} does not answer") from None
             raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
+        register(made)
+        return made
 
     def hold(self, component: str) -> bool:
         """A lock of this session: it ends with the connection."""
@@ -111,7 +114,7 @@ class PostgresDatabase:
     def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
         """One statement, with an array a column: a statement a row costs a multiple."""
         if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
+            columns = columns_of(list(table.columns.values()), rows)
             with self._reaching():
                 self._there().execute(_insert(table) + rest, columns)
 
