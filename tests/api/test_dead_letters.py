@@ -263,9 +263,8 @@ async def test_the_command_line_redrives_in_batches_and_waits_for_room(
         assert "queue is at its limit" in done.stderr
         assert await listed(http) == []
         again = (await http.get("/jobs", params={"limit": 500})).json()["jobs"]
-        assert (
-            sorted(re.sub("job-.*", "again", j["retry_of"] or "") for j in again) == [""] * 5 + ["again"] * 5
-        )
+        assert len({job["retry_of"] for job in again if job["retry_of"]}) == 5
+        assert len(again) == 10
 
 
 async def test_the_command_line_wants_to_be_told_what_to_redrive(world: World) -> None:
