@@ -21,6 +21,10 @@ class StoreRefused(Misuse):
     default_code = "store_refused"
 
 
+class StoreHeld(StoreRefused):
+    """Somebody else writes to it, who may be about to end."""
+
+
 class StoreUnreachable(Exception):
     """The connection is gone; whether the last transaction was committed is not known."""
 

@@ -22,7 +22,7 @@ import msgspec
 from actors.active_clock import ActiveClock
 from actors.batching import refusal_of
 from actors.journal import Journal, commit
-from actors.publisher import Follows, NumberedPublisher, Publisher, Publishes
+from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
 from actors.writer import Opening
@@ -38,6 +38,7 @@ from fleet.kept_replies import KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
+    AnnounceDepth,
     Beats,
     Cancel,
     Claim,
@@ -52,6 +53,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.replies import Replies
 from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
@@ -64,7 +66,7 @@ class JobStoreRoom:
     def __init__(
         self,
         limits: Limits,
-        live_jobs: Follows,
+        live_jobs: Publishes,
         queue_metrics: Publishes,
         store: str = MEMORY,
         fleet: str = "fleetcast",
@@ -82,9 +84,11 @@ class JobStoreRoom:
         self._core = JobStore(limits, Random())
         self._core.restore(rest, self._clock.now_ns, wall_ns)
         self._journal = Journal(self._tables, self._on_committed)
-        self._events = NumberedPublisher(live_jobs, limits, self._history(opening))
-        self._depths = Publisher(queue_metrics, limits)
-        self._depth: int | None = None
+        self._events = Publisher(live_jobs, limits, self._history(opening))
+        self._depths = Publisher(queue_metrics, limits, FeedHistory(self._life))
+        self._depths_told = Replies(limits.max_remembered)
+        self._depth = self._core.depth()
+        self._depths.publish([], encode(QueueDepthChanged(self._depth, rfc3339(wall_ns))))
         self._depth_ns = 0
         self._posted = 0
         loop = asyncio.get_running_loop()
@@ -227,6 +231,8 @@ class JobStoreRoom:
                 return self._core.held(command.robot_id)
             case EndClaim():
                 return self._core.end_claim(command, now_ns)
+            case AnnounceDepth():
+                return self._depths_told.once(command.request_id, lambda: self._tell(command.depth, wall_ns))
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():
@@ -267,20 +273,21 @@ class JobStoreRoom:
         await self._upkeep.close()
         await asyncio.gather(self._run, return_exceptions=True)
         await self._journal.close()
-        self._events.run.cancel()
-        await asyncio.gather(self._events.run, return_exceptions=True)
+        await self._events.close()
+        await self._depths.close()
 
     def _publish_depth(self, now_ns: int, wall_ns: int) -> None:
-        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back. Without
-        a change the state alone is told again, for a broadcaster that restarted."""
+        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back."""
         depth = self._core.depth()
-        changed = depth != self._depth
-        pause_ms = self._limits.depth_interval_ms if changed else self._limits.refresh_ms
-        if now_ns - self._depth_ns < pause_ms * MS:
+        if depth == self._depth or now_ns - self._depth_ns < self._limits.depth_interval_ms * MS:
             return
         self._depth, self._depth_ns = depth, now_ns
         event = encode(QueueDepthChanged(depth, rfc3339(wall_ns)))
-        self._depths.publish([event] if changed else [], event)
+        self._depths.publish([event], event)
+
+    def _tell(self, depth: int, wall_ns: int) -> None:
+        """Somebody else's depth: once, and not what a new watcher hears first."""
+        self._depths.publish([encode(QueueDepthChanged(depth, rfc3339(wall_ns)))])
 
 
 def _status_change(fact: Fact | Announcement) -> JobStatusChanged | None:

@@ -14,17 +14,24 @@ from psycopg.conninfo import conninfo_to_dict
 
 from actors import failpoints
 from actors.database import Row, StoreRefused, StoreUnreachable, Table
+from actors.postgres_arrays import columns_of, register
 
 TYPES = {"id": "BIGINT", "int": "BIGINT", "text": "TEXT", "bytes": "BYTEA"}
 ARRAYS = {"int": "bigint[]", "text": "text[]", "bytes": "bytea[]"}
 CONNECT_S = 5
 HOLD_S = 15.0  # longer than the server takes to give up a peer that vanished, with the settings below
+# Each end gives up another that vanished; of several hosts the one that takes writes is ours.
 SETTINGS = {
     "connect_timeout": CONNECT_S,
     "application_name": "fleetcast",
+    "target_session_attrs": "read-write",
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5_000,
     "options": (
         "-c synchronous_commit=on -c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 "
-        "-c tcp_keepalives_count=3 -c idle_in_transaction_session_timeout=60000"
+        "-c tcp_keepalives_count=3 -c tcp_user_timeout=10000 -c idle_in_transaction_session_timeout=60000"
     ),
 }
 
@@ -47,11 +54,11 @@ class PostgresDatabase:
 
     def _open(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
+            made = psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
-            if error.sqlstate is None or error.sqlstate[:2] in ("57", "08", "53"):
-                raise StoreUnreachable(f"{self.name} does not answer") from None
-            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
+            raise StoreUnreachable(f"{self.name} does not answer ({_reason(error)})") from None
+        register(made)
+        return made
 
     def hold(self, component: str) -> bool:
         """A lock of this session: it ends with the connection."""
@@ -85,6 +92,7 @@ class PostgresDatabase:
             yield
         except psycopg.OperationalError as error:
             if self._writer is None or self._writer.broken or self._writer.closed:
+                self._drop(self._writer)
                 raise StoreUnreachable(f"{self.name}: {_reason(error)}") from None
             raise
 
@@ -92,7 +100,10 @@ class PostgresDatabase:
         self.query("SELECT pg_advisory_xact_lock(hashtext(?))", (name,))
 
     def define(self, ddl: str) -> None:
-        self.execute(ddl.format(**TYPES))
+        try:
+            self.execute(ddl.format(**TYPES))
+        except psycopg.Error as error:
+            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         with self._reaching():
@@ -111,7 +122,7 @@ class PostgresDatabase:
     def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
         """One statement, with an array a column: a statement a row costs a multiple."""
         if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
+            columns = columns_of(list(table.columns.values()), rows)
             with self._reaching():
                 self._there().execute(_insert(table) + rest, columns)
 
@@ -181,5 +192,6 @@ def _on_conflict(table: Table) -> names.Composed:
 
 
 def _reason(error: Exception) -> str:
-    """The first line: the rest may name the connection, with its password."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """One line, without what led to it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line.rpartition(" failed: ")[2].removeprefix("FATAL:").strip()

@@ -119,7 +119,8 @@ class SqliteDatabase:
         """A transaction is alone."""
 
     def define(self, ddl: str) -> None:
-        self._writer.execute(ddl.format(**TYPES))
+        with self._judged():
+            self._writer.execute(ddl.format(**TYPES))
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         return self._writer.execute(sql, args).rowcount

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from actors.database import Database, StoreUnreachable
+from actors.database import Database, StoreHeld, StoreUnreachable
 from actors.document_tables import DocumentTables, MemoryDocuments
 from actors.job_tables import JobTables
 from actors.memory_tables import MemoryJobTables
@@ -47,11 +47,15 @@ def check(store: str, fleet: str, limits: Limits) -> None:
 
 
 def opened(opening: Callable[[], Result]) -> Result:
-    """Tries for `OPEN_S` to reach the store; then this actor exits, to try again in its next life."""
+    """Tries for `OPEN_S` to reach the store; then this actor exits, to try again in its next life. So it does
+    if another holds the store, perhaps a life before this one. Raises StoreRefused."""
     until = time.monotonic() + OPEN_S
     while True:
         try:
             return opening()
+        except StoreHeld as error:
+            log.critical("%s; this actor exits", error)
+            os._exit(1)
         except StoreUnreachable as error:
             log.warning("%s; trying again", error)
             if time.monotonic() > until:

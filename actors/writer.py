@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from actors import failpoints
-from actors.database import Database, StoreRefused, StoreUnreachable
+from actors.database import Database, StoreHeld, StoreRefused, StoreUnreachable
 
 RECONNECT_S = 10.0
 KEPT_OPENINGS = 1_000
@@ -99,14 +99,14 @@ class Writer:
         database = self._database
         database.connect()
         if not database.hold(self._component):
-            raise StoreRefused(f"{database.name} is in use by another fleet that runs: stop that first")
+            raise StoreHeld(f"{database.name} is in use by another fleet that runs: stop that first")
         with database.transaction():
             database.lock("fleetcast")
             for ddl in _BOOTSTRAP:
                 database.define(ddl)
-            self._found()
+            found = self._found()
         database.settle()
-        for version in range(len(self._migrations)):
+        for version in range(found.version, len(self._migrations)):
             self._migrate(version)
         return self._take()
 

@@ -16,7 +16,7 @@ from raw_websocket import TextSocket
 
 LIST = 500  # jobs a submission
 ENOUGH = 2_000  # jobs in the queue, above which the producer waits
-LISTS_PER_S = 50.0  # of a producer that keeps a pace
+LISTS_PER_S = 20.0  # of a producer that keeps a pace
 BEAT_S = 5.0
 PATIENCE_S = 60.0
 PAGE = 500

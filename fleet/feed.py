@@ -88,15 +88,12 @@ class Feed:
 
     def __init__(self, epoch: str, max_events: int, max_bytes: int, start: int = 0) -> None:
         self.lineage = Lineage(epoch)
-        self._birth = epoch
-        self._losses = 0
         self.head = start
         self.current: bytes | None = None
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._bytes = 0
         self._events: deque[bytes] = deque()
-        self._next_seq: dict[str, int] = {}
 
     @property
     def epoch(self) -> str:
@@ -115,7 +112,7 @@ class Feed:
         while len(self._events) > self._max_events or self._bytes > self._max_bytes:
             self._bytes -= len(self._events.popleft())
 
-    def follow(self, batch: Batch) -> Published:
+    def publish(self, batch: Batch) -> Published:
         """Takes what it does not have yet. The answer says where it stands, so that whichever of the two
         restarted, the other's knowledge continues: a feed that begins, or was told another history, begins at
         the batch's tail; one that is behind that tail has a hole. An epoch that is not the publisher's means
@@ -130,30 +127,6 @@ class Feed:
         if batch.first <= self.head:
             self.append(batch.events[self.head - batch.first :])
         return Published(self.epoch, self.head)
-
-    def publish(
-        self, publisher: str, seq: int, events: Sequence[bytes], current: bytes | None = None
-    ) -> Published:
-        """Takes events numbered seq, seq + 1, ... of one publisher; what it has seen it drops, so a
-        publisher may repeat a batch whose answer was lost. At most 1,024 publishers are remembered."""
-        expected = self._next_seq.pop(publisher, seq)
-        if seq > expected:
-            self._lose_history()
-        fresh = events[max(0, expected - seq) :]
-        self._next_seq[publisher] = max(expected, seq + len(events))
-        if len(self._next_seq) > 1_024:
-            self._next_seq.pop(next(iter(self._next_seq)))
-        if fresh:
-            self.append(fresh)
-        if current is not None and seq + len(events) >= expected:
-            self.current = current
-        return Published(self.epoch, self._next_seq[publisher])
-
-    def _lose_history(self) -> None:
-        """A publisher skipped events that it could not hold: readers must learn of the hole."""
-        self._losses += 1
-        self.lineage = Lineage(f"{self._birth}-{self._losses}")
-        self._begin(self.head)
 
     def _begin(self, head: int) -> None:
         self.head = head

@@ -27,6 +27,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
     first_not_before: str | None = None
     progress_events: int = 0
     stuck_at_ns: int | None = None
+    claim_number: int = 0
 
     needs: Needs
     size_bytes: int
@@ -47,6 +48,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             timed_out=record.timed_out,
             last_report=record.last_report,
             claim_id=record.claim_id,
+            claim_number=record.claim_number,
             lease_ms=record.lease_ms,
             first_not_before=record.first_not_before,
             progress_events=record.progress_events,
@@ -77,6 +79,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
             self.first_not_before,
             self.progress_events,
             self.stuck_at_ns,
+            self.claim_number,
         )
 
     def deadlines(self) -> list[tuple[int, JobEvent]]:

@@ -19,8 +19,9 @@ Value = TypeVar("Value")
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job and all that the store must know of it besides. No lease: after a restart every lease starts
-    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to.
-    `first_not_before` is that of the submission, `progress_events` how many the history has."""
+    anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to by the
+    event `claim_number`. `first_not_before` is that of the submission, `progress_events` how many the history
+    has."""
 
     job: Job
     seq: int
@@ -36,6 +37,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     first_not_before: WallTime | None = None
     progress_events: int = 0
     stuck_at_ns: int | None = None
+    claim_number: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):

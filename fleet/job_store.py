@@ -135,7 +135,7 @@ class JobStore:
         """The newest claim of each robot, with all that it was granted and still holds."""
         held = [record for record in records if record.job.status in ACTIVE]
         newest: dict[str, JobRecord] = {}
-        for record in sorted(held, key=lambda record: record.job.claimed_at or ""):
+        for record in sorted(held, key=lambda record: record.claim_number):
             newest[record.job.robot_id or ""] = record
         for robot_id, last in newest.items():
             mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
@@ -268,8 +268,8 @@ class JobStore:
         if report.event not in _REPORTED:
             raise PeerFault(f"a robot does not report {report.event}", "bad_event")
         job = entry.job
-        if entry.last_report == (report.robot_id, report.token, report.event):
-            return job  # said again: its first answer was lost
+        if _said_again(entry, report):
+            return job  # its first answer was lost
         if entry.token != report.token or job.robot_id != report.robot_id:
             raise _fenced(entry, report)
         if report.event is JobEvent.PROGRESS:
@@ -495,7 +495,7 @@ class JobStore:
     def _grant(self, entry: JobEntry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
         entry.door = claim.door
-        entry.claim_id = claim.request_id
+        entry.claim_id, entry.claim_number = claim.request_id, self._number
         entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
         return Granted(entry.job, entry.token, entry.lease_ms)
@@ -698,6 +698,14 @@ def _check_result(result: Any) -> None:
         encode(result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
+
+
+def _said_again(entry: JobEntry, report: Report) -> bool:
+    """A start and the end may come in one batch, so that of both only the answers are lost."""
+    job = entry.job
+    mine = (report.robot_id, report.token) == (job.robot_id, entry.token)
+    started = report.event is JobEvent.START and job.started_at is not None
+    return entry.last_report == (report.robot_id, report.token, report.event) or (mine and started)
 
 
 def _fenced(entry: JobEntry, report: Report) -> Exception:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from fleet.alarms import Alarms
 from fleet.errors import Busy, Conflict, NotFound, Unavailable
+from fleet.events import RobotStatusChanged, encode
 from fleet.explain import Suited, suited
 from fleet.heartbeat_pace import HeartbeatPace
 from fleet.limits import MS, Limits
 from fleet.messages import (
     Admitted,
+    AnnounceRobot,
     Beat,
     BeatReply,
     Opened,
@@ -208,6 +210,11 @@ class RobotRegistry:
             self._returns.set_by(entry.spec.robot_id, end_ns)
 
     # -- what operators do
+
+    def announce(self, command: AnnounceRobot, wall_ns: int) -> None:
+        """Says what it is told and changes no robot."""
+        told = (command.robot_id, command.status, command.cpu_percent, command.memory_mb)
+        self._events.append(encode(RobotStatusChanged(*told, rfc3339(wall_ns))))
 
     def set_status(self, command: SetRobotStatus, wall_ns: int) -> StatusSet:
         """An event if its status is another. Raises NotFound, or PeerFault for a bad time."""

@@ -37,6 +37,8 @@ HEARTBEAT_JITTER = 0.1
 MAX_OPEN_BEATS = 8
 # A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
 HELD_PART = 0.9
+# What was asked may have been done, or may yet be: it is asked for again under the same id.
+UNDECIDED = frozenset({"unavailable", "failed", "overloaded", "busy"})
 LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yours"})
 
 
@@ -203,14 +205,11 @@ class RobotBrain:
         return []
 
     def _follow(self, heartbeat_ms: int, now_ns: int, rng: Random) -> None:
-        """A random phase at first: a fleet that starts together must not beat together. Later the server
-        answers a heartbeat so, and the next comes one new interval after it."""
-        first, self._heartbeat_ms = self._heartbeat_ms == 0, heartbeat_ms
-        wait_ns = rng.randrange(heartbeat_ms * MS) if first else self._interval_ns(rng)
-        self._beat_ns = now_ns + wait_ns
-
-    def _interval_ns(self, rng: Random) -> int:
-        return int(self._heartbeat_ms * MS * rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER))
+        """A random phase: a fleet that starts together, or is told another interval together, must not beat
+        together. Later than the first, the server answers a heartbeat so: the next is not due at once."""
+        least = 0.5 if self._heartbeat_ms else 0.0
+        self._heartbeat_ms = heartbeat_ms
+        self._beat_ns = now_ns + int(heartbeat_ms * MS * (least + rng.random()))
 
     def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
         if self._ends_claim(ack.id):
@@ -258,9 +257,11 @@ class RobotBrain:
 
     def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
         later_ns = now_ns + REFUSED_PAUSE_MS * MS
-        if self._ends_claim(error.id):
-            self._claim_ns = later_ns
-        elif error.id is None and error.code == "not_found":
+        if self._claim is not None and error.id == self._claim.id:
+            self._claim_said, self._claim_ns = False, later_ns
+            if error.code not in UNDECIDED:
+                self._claim = None
+        elif error.code == "not_found" and (error.id is None or str(error.id) in self._beats):
             return [self._register()]  # a heartbeat found nobody of our name
         elif report := self._unanswered.get(str(error.id)):
             if error.code in LOST:
@@ -307,7 +308,8 @@ class RobotBrain:
     def _beat(self, now_ns: int, rng: Random) -> list[Effect]:
         if self._beat_ns is None or not self._heartbeat_ms or self._beat_ns > now_ns:
             return []
-        self._beat_ns = now_ns + self._interval_ns(rng)
+        spread = rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
+        self._beat_ns = now_ns + int(self._heartbeat_ms * MS * spread)
         busy = bool(self._works)
         self._cpu = _wander(self._cpu, 5.0, 60.0 if busy else 5.0, 100.0, rng)
         self._memory = _wander(self._memory, 20.0, 900.0 if busy else 400.0, 4_096.0, rng)

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from checkers.history import NEVER, Evidence, Op
 from checkers.job_model import Bounds, JobModel, Point, State, Times
-from checkers.job_steps import Reported, Step
+from checkers.job_steps import Step
 from checkers.traces import Trace, Traces
 from checkers.violation import Violation, answer_of
-from fleet.job import ACTIVE
 
 SHOWN = 15  # operations in a violation
-Place = tuple[int, State, Times, int]  # answers passed, the job, the times, open steps that took effect
+Place = tuple[int, State, Times, int]  # answers passed, the job, the times, answers ahead that took effect
 
 
 def check(evidence: Evidence, bounds: Bounds | None = None) -> list[Violation]:
@@ -34,13 +33,7 @@ class _Search:
         self._model = model
         self._trace = trace
         self._answered = sorted((s for s in trace.steps if s.ended_ns != NEVER), key=lambda s: s.ended_ns)
-        self._open = [s for s in trace.steps if s.ended_ns == NEVER]
-        self._steps = self._answered + self._open
-        self._reports = sum(
-            1 << bit
-            for bit, step in enumerate(self._steps)
-            if step.ended_ns == NEVER and isinstance(step, Reported)
-        )
+        self._unanswered = [s for s in trace.steps if s.ended_ns == NEVER]
         self._visited: dict[tuple[int, State, int], list[Times]] = {}
         self._furthest = 0
         self._reached: dict[State, None] = {}
@@ -89,38 +82,34 @@ class _Search:
         return at_end and (final is None or self._model.ends_as(place[1], final))
 
     def _answer_next(self, place: Place) -> Place | None:
-        if place[0] == len(self._answered):
-            return None
-        return self._take(place, place[0])
+        at_end = place[0] == len(self._answered)
+        return None if at_end else self._answer(place, place[0])
 
-    def _take(self, place: Place, bit: int) -> Place | None:
+    def _answer(self, place: Place, number: int) -> Place | None:
         passed, state, times, effective = place
-        step = self._steps[bit]
+        point = self._take(self._answered[number], state, times)
+        return None if point is None else (passed, *point, effective | 1 << number)
+
+    def _take(self, step: Step, state: State, times: Times) -> Point | None:
         if step.invoked_ns > times.now:
             times = Times(step.invoked_ns, times.lease, times.stop, times.alarm)
-        point = step.take(self._model, state, times)
-        return None if point is None else self._went(passed, point, effective | 1 << bit)
-
-    def _went(self, passed: int, point: Point, effective: int) -> Place:
-        state, times = point
-        if state.status not in ACTIVE:
-            effective &= ~self._reports  # a report that nobody answered has missed its chance
-        return passed, state, times, effective
+        return step.take(self._model, state, times)
 
     def _other_ways(self, place: Place) -> list[Place]:
-        """The same answer is still ahead: the server acts by itself, or a call that is open takes effect."""
+        """The same answer is still ahead: the server acts by itself, or a call that is open takes effect.
+        What nobody answered needs no memory: where it took effect, the table does not admit it again."""
         passed, state, times, effective = place
-        at_end = passed == len(self._answered)
-        until_ns = NEVER if at_end else self._answered[passed].ended_ns
-        places = [
-            self._went(passed, point, effective) for point in self._model.unasked(state, times, until_ns)
-        ]
-        for bit in range(passed if at_end else passed + 1, len(self._steps)):
-            if not effective >> bit & 1 and self._steps[bit].invoked_ns <= until_ns:
-                taken = self._take(place, bit)
-                if taken is not None:
-                    places.append(taken)
-        return places
+        ahead = self._answered[passed:]
+        until_ns = ahead[0].ended_ns if ahead else NEVER
+        points = list(self._model.unasked(state, times, until_ns))
+        for step in self._unanswered:
+            if step.invoked_ns <= until_ns and (point := self._take(step, state, times)):
+                points.append(point)
+        places: list[Place | None] = [(passed, *point, effective) for point in points]
+        for number, step in enumerate(ahead[1:], passed + 1):
+            if step.invoked_ns <= until_ns and not effective >> number & 1:
+                places.append(self._answer(place, number))
+        return [other for other in places if other]
 
     # -- the report
 

@@ -59,8 +59,8 @@ def said(event: JobEvent, status: JobStatus, at: int, until: int = 0, attempt: i
     return ok(call, Shown(status, attempt), at, until, call.robot_id)
 
 
-def cancelled(previous: JobStatus, at: int, until: int = 0, done: bool = True) -> Op:
-    return ok(Cancel("j"), Cancelled(done, previous), at, until)
+def cancelled(previous: JobStatus, at: int, until: int = 0, done: bool = True, job_id: str = "j") -> Op:
+    return ok(Cancel(job_id), Cancelled(done, previous), at, until)
 
 
 def final(

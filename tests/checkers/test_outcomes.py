@@ -92,6 +92,15 @@ BROKEN = {
         {"changed_after_end"},
         evidence(submitted(), ok(Read("j"), Shown(S.FAILED, 1), 2), said(E.START, S.RUNNING, 5)),
     ),
+    "a report between two reads of the end": (
+        {"changed_after_end"},
+        evidence(
+            *DONE[:3],
+            ok(Read("j"), Shown(S.FAILED, 1), 10),
+            said(E.PROGRESS, S.RUNNING, 15),
+            ok(Read("j"), Shown(S.FAILED, 1), 20),
+        ),
+    ),
     "a grant after a cancel that came too late": (
         {"changed_after_end"},
         evidence(submitted(), cancelled(S.COMPLETED, 2, done=False), granted(5)),
@@ -126,7 +135,7 @@ BROKEN = {
     ),
     "a grant that says so itself": (
         {"too_many_attempts"},
-        evidence(submitted(), granted(2, attempt=4)),
+        evidence(submitted(), granted(2), granted(10, token=2, attempt=4)),
     ),
     "a job that says so in the end": (
         {"too_many_attempts"},
@@ -163,6 +172,19 @@ HEALTHY = {
     ),
     "one key said twice": evidence(
         ok(Submit(["a"], "k"), Created(["j"]), 0), ok(Submit(["a"], "k"), Created(["j"]), 2)
+    ),
+    "two jobs without key and mark": evidence(
+        submitted(),
+        submitted(job_id="j2"),
+        finals=[final(S.COMPLETED, submission=""), final(S.COMPLETED, submission="", job_id="j2")],
+    ),
+    "calls that touch the end in time": evidence(
+        submitted(),
+        granted(2),
+        granted(10, 12, robot="s", token=2, attempt=2),
+        said(E.FAIL, S.CANCELLED, 12, 14),
+        granted(14, robot="s", token=3, attempt=2),
+        said(E.START, S.RUNNING, 14, token=3, robot="s"),
     ),
     "a job and its retry share a payload": evidence(
         submitted(), said(E.FAIL, S.FAILED, 5), RETRIED, finals=[final(S.FAILED), LATER]

@@ -160,7 +160,7 @@ class Traces:
 
     def _got(self, op: Op, claim: Claim, grant: Grant) -> None:
         trace = self._trace(grant.job_id, op)
-        trace.max_attempts = trace.max_attempts or grant.max_attempts
+        trace.max_attempts = grant.max_attempts
         first_ns = self._claimed[(claim.robot_id, claim.request_id)].invoked_ns
         name = (claim.robot_id, claim.request_id, grant.token)
         got = trace.got.setdefault(name, Got(op, first_ns, op.ended_ns, claim.robot_id, grant))
@@ -179,7 +179,7 @@ class Traces:
     def _finally(self, final: FinalJob) -> None:
         trace = self._trace(final.job_id)
         trace.final = final
-        trace.max_attempts = trace.max_attempts or final.max_attempts
+        trace.max_attempts = final.max_attempts
         if trace.born is not None:
             return
         unknown = self._unknown_retries.get(final.retry_of or "")

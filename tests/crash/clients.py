@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
+import msgspec
 from checkers import history
 from checkers.world_clients import told_of
 
 from actors.client import FleetClient
 from fleet.errors import FleetError, Unavailable
 from fleet.job import Job, JobEvent, JobStatus
-from fleet.messages import Answer, Beat, Cancel, Get, JobSpec, JobToken, RegisterRobot, Report, RobotSpec
+from fleet.messages import (
+    Answer,
+    Beat,
+    Cancel,
+    Cancelled,
+    Get,
+    HeartbeatAnswer,
+    JobSpec,
+    JobToken,
+    RegisterRobot,
+    Report,
+    RobotSpec,
+)
 from fleet.messages import Retry as RetryJob
 from fleet.messages import Submit as SubmitJobs
 
 E = JobEvent
+REPLIES_KEPT = importlib.util.find_spec("actors.reply_tables") is not None
 GIVE_UP_S = 0.05  # one who waits no longer, and asks again under the same id
+
+
+def named(command: Any, request_id: str) -> Any:
+    return msgspec.structs.replace(command, request_id=request_id)
 
 
 class Client:
@@ -50,7 +69,10 @@ class Client:
             return refusal
         finally:
             self.in_flight -= 1
-        self._recorder.ok(invoked, self._told(call, reply))
+        if isinstance(reply, Cancelled) and not REPLIES_KEPT:
+            self._recorder.unknown(invoked)
+        else:
+            self._recorder.ok(invoked, self._told(call, reply))
         return reply
 
     @staticmethod
@@ -88,7 +110,7 @@ class Producer(Client):
 
     async def _follow(self, job_id: str) -> None:
         if self.rng.random() < 0.2:
-            await self.until_answered(history.Cancel(job_id), Cancel(job_id))
+            await self.until_answered(history.Cancel(job_id), named(Cancel(job_id), f"{job_id}.cancel"))
         job = await self.until_answered(history.Read(job_id), Get(job_id))
         if isinstance(job, Job) and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             again = f"{job_id}.again"
@@ -157,12 +179,13 @@ class Robot(Client):
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(self.rng.uniform(0.05, 0.15))
-            jobs = [JobToken(job_id, token) for job_id, token in self._works.items()]
-            if not jobs:
-                continue
-            beat = Beat(self.name, "busy", job_ids=[job.job_id for job in jobs])
-            answer = await self.once(
-                history.Beat(self.name, jobs), lambda: self.fleet.heartbeat(beat, jobs), None
-            )
-            if answer is not None and not isinstance(answer, FleetError):
-                self._stop.update(answer.cancel)
+            if self._works:
+                await self._beat_once([JobToken(job_id, token) for job_id, token in self._works.items()])
+
+    async def _beat_once(self, jobs: list[JobToken]) -> None:
+        beat = Beat(self.name, "busy", job_ids=[job.job_id for job in jobs])
+        answer = await self.once(
+            history.Beat(self.name, jobs), lambda: self.fleet.heartbeat(beat, jobs), None
+        )
+        if isinstance(answer, HeartbeatAnswer):
+            self._stop.update(answer.cancel)

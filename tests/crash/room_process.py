@@ -23,7 +23,8 @@ NEWER = (
 
 class Life(msgspec.Struct, frozen=True):
     """One life of the room. `migrations`: how many more than this fleetcast's the schema has by now;
-    `forget_before_ns`: what finished before goes, instead of by its age."""
+    `forget_before_ns`: what finished before goes, instead of by its age; `hasty`: answers before the commit,
+    which is the bug that all of this is to find."""
 
     socket: str
     store: str
@@ -31,6 +32,7 @@ class Life(msgspec.Struct, frozen=True):
     failpoint: str = ""
     migrations: int = 0
     forget_before_ns: int = 0
+    hasty: bool = False
 
 
 class Told:
@@ -66,6 +68,9 @@ async def _serve(life: Life) -> None:
     place = Told(peer, "live-jobs"), Told(peer, "queue-metrics")
     room = JobStoreRoom(life.limits, *place, life.store, FLEET)
     _forget_by_command(room, life)
+    if life.hasty:
+        journal: Any = room._journal
+        journal.committed = lambda: asyncio.sleep(0)
     listening = asyncio.create_task(peer.listen())
     await asyncio.wait([listening, closed], return_when=asyncio.FIRST_COMPLETED)
     if not closed.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import time
 from collections import Counter
@@ -45,6 +46,7 @@ LIMITS = Limits(
 DOORS, ROBOTS, PRODUCERS = 3, 24, 60
 KEPT_CYCLES = 8  # how long a finished job stays, so that nobody asks for it after it is gone
 DIE_IN_S = 20.0
+PASSES = dict.fromkeys(failpoints.ALL, 10) | {failpoints.IN_SNAPSHOT: 3, failpoints.IN_MIGRATION: len(NEWER)}
 
 
 class JobStoreProcess:
@@ -77,9 +79,12 @@ class JobStoreProcess:
 
 
 class World:
-    def __init__(self, folder: Path, store: str, seed: int, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, folder: Path, store: str, seed: int, limits: Limits = LIMITS, hasty: bool = False
+    ) -> None:
         self.store = store
         self.limits = limits
+        self._hasty = hasty
         self.rng = Random(seed)
         self.records: list[AnyRecord] = []
         self.found = stored.Stored()
@@ -90,7 +95,6 @@ class World:
         self._socket = str(folder / "socket")
         self._migrations = 0
         self._began: list[int] = []  # wall time of each cycle
-        self._last_heard = ""
         self._feeds = {"live-jobs": FollowingBroadcaster(limits), "queue-metrics": Broadcaster(limits)}
         self.job_store: Any = JobStoreProcess(self._tell)
         self._context = multiprocessing.get_context("forkserver")
@@ -108,7 +112,7 @@ class World:
         self._migrations += migrations
         self._began.append(time.time_ns())
         forget = self._began[-KEPT_CYCLES] if len(self._began) > KEPT_CYCLES else 0
-        life = Life(self._socket, self.store, self.limits, failpoint, self._migrations, forget)
+        life = Life(self._socket, self.store, self.limits, failpoint, self._migrations, forget, self._hasty)
         self._process = self._context.Process(target=live, args=(life,), daemon=True)
         self._process.start()
 
@@ -121,49 +125,45 @@ class World:
             await asyncio.wait_for(dead, DIE_IN_S)
         finally:
             loop.remove_reader(process.sentinel)
-        self.fewest_in_flight = min(self.fewest_in_flight, self.in_flight())
         process.join()
         return int(process.exitcode)
 
     def in_flight(self) -> int:
         return sum(client.in_flight for client in self.clients)
 
-    def stop(self, number: signal.Signals) -> None:
-        import os
-
+    def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
     async def cycle(self, name: str) -> None:
         """A life that ends at this failpoint, and a look at what it left."""
-        if name == failpoints.IN_MIGRATION:
-            self.begin(f"{name}:{self.rng.randint(1, len(NEWER))}", migrations=1)
-        elif name == failpoints.IN_SNAPSHOT:
-            self.begin(f"{name}:{self.rng.randint(1, 3)}")
-        else:
-            self.begin(f"{name}:{self.rng.randint(1, 10)}")
+        passes = self.rng.randint(1, PASSES[name])
+        self.begin(f"{name}:{passes}", migrations=int(name == failpoints.IN_MIGRATION))
         assert await self.died() == -signal.SIGKILL, f"{name} was not hit"
+        self.fewest_in_flight = min(self.fewest_in_flight, self.in_flight())
         self.hits[name] += 1
         self.found.add(stored.read(self.store))
 
     # -- the others
 
     @asynccontextmanager
-    async def inhabited(self) -> AsyncIterator[None]:
-        """With doors, robots, producers and a watcher."""
+    async def inhabited(self, robots: int = ROBOTS, producers: int = PRODUCERS) -> AsyncIterator[FleetClient]:
+        """With doors, robots, producers and a watcher; yields one of the doors."""
         server = await asyncio.start_unix_server(self.job_store.adopt, self._socket)
         registry = RegistryRoom(self.limits, Broadcaster(self.limits), Broadcaster(self.limits))
         rooms = Rooms(self.job_store, registry, self._feeds)
         doors = [FleetClient(rooms, self.limits) for _ in range(DOORS)]
         recorder = Recorder(self.records.append)
-        for number in range(ROBOTS + PRODUCERS):
-            kind, name = (Robot, f"r{number}") if number < ROBOTS else (Producer, f"p{number}")
+        for number in range(robots + producers):
+            kind, name = (Robot, f"r{number}") if number < robots else (Producer, f"p{number}")
             self.clients.append(kind(name, doors[number % DOORS], recorder, Random(self.rng.random())))
-        tasks = [asyncio.create_task(client.run()) for client in self.clients]
-        tasks.append(asyncio.create_task(self._watch()))
-        self._producing = [task for task, client in zip(tasks, self.clients) if isinstance(client, Producer)]
+        running = {client: asyncio.create_task(client.run()) for client in self.clients}
+        self._producing = [task for client, task in running.items() if isinstance(client, Producer)]
+        tasks = [*running.values(), asyncio.create_task(self._watch())]
         try:
-            yield
-            assert not any(task.done() and not task.cancelled() and task.exception() for task in tasks)
+            yield doors[0]
+            for task in tasks:
+                if task.done() and not task.cancelled():
+                    task.result()  # raises: nobody ends by itself
         finally:
             for task in tasks:
                 task.cancel()
@@ -201,11 +201,12 @@ class World:
             counts = await self.job_store.counts()
             if not counts.pending + counts.running:
                 break
-        while len(self.told) < counts_of(stored.read(self.store)):
-            await asyncio.sleep(0)
         await self.job_store.close()
         assert await self.died() == 0
         self.found.add(stored.read(self.store))
+        async with asyncio.timeout(DIE_IN_S):
+            while len(self.told) < len(self.found.events):
+                await asyncio.sleep(0.01)
 
     def judge(self) -> list[Any]:
         """What the checkers find against the promises; none is what should be."""
@@ -214,7 +215,3 @@ class World:
         lease_ns, grace_ns = self.limits.lease_ms * MS, self.limits.cancel_grace_ms * MS
         bounds = Bounds(lease_ns=lease_ns, cancel_grace_ns=grace_ns, timeouts=True)
         return [*outcomes.check(evidence), *lifecycle.check(evidence, bounds)]
-
-
-def counts_of(found: stored.Stored) -> int:
-    return max(found.events, default=-1) + 1

@@ -65,6 +65,17 @@ def test_a_repeated_report_returns_the_same_job(world: World) -> None:
     assert world.store.take_facts() == []
 
 
+def test_a_start_said_again_after_the_end_changes_nothing(world: World) -> None:
+    token = world.running()
+    done = world.say(E.COMPLETE, token)
+    world.store.take_facts()
+    assert world.say(E.START, token) is done
+    with pytest.raises(Conflict) as refused:
+        world.say(E.START, token, robot="other")
+    assert refused.value.code == "stale_token"
+    assert world.store.take_facts() == []
+
+
 def test_another_outcome_of_a_finished_job_is_refused_as_terminal(world: World) -> None:
     token = world.running()
     done = world.say(E.COMPLETE, token)

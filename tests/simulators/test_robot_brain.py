@@ -137,16 +137,31 @@ def test_robots_welcomed_together_beat_apart() -> None:
     assert len(alarms) == 20
 
 
-@pytest.mark.parametrize("told_ms", [200, 5_000])
-def test_a_new_interval_counts_from_the_heartbeat_that_it_answers(told_ms: int) -> None:
-    bench = Bench()
-    bench.join(heartbeat_ms=1_000)
-    while not of(bench.sense(Woke()), Heartbeat):
-        assert bench.alarm_ns is not None
-        bench.now_ns = bench.alarm_ns
-    assert not of(bench.hear(Welcome(heartbeat_ms=told_ms)), Heartbeat)
-    assert not of(bench.run(0.89 * told_ms / 1_000), Heartbeat)
-    assert of(bench.run(0.22 * told_ms / 1_000), Heartbeat)
+def waits_after(told_ms: int) -> list[int]:
+    """How long twenty robots wait that are told another interval as the answer to a heartbeat."""
+    waits, rng = [], Random(1)
+    for _ in range(20):
+        bench = Bench()
+        bench.rng = rng
+        bench.join(heartbeat_ms=1_000)
+        while not of(bench.sense(Woke()), Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+        told_ns = bench.now_ns
+        said = bench.hear(Welcome(heartbeat_ms=told_ms))
+        while not of(said, Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+            said = bench.sense(Woke())
+        waits.append((bench.now_ns - told_ns) // MS)
+    return waits
+
+
+@pytest.mark.parametrize("told_ms", [400, 5_000])
+def test_robots_that_are_told_another_interval_together_beat_apart(told_ms: int) -> None:
+    waits = waits_after(told_ms)
+    assert told_ms * 0.5 <= min(waits) < told_ms * 0.8
+    assert told_ms * 1.2 < max(waits) <= told_ms * 1.5
 
 
 def test_a_robot_that_drains_claims_nothing_until_the_drain_is_over() -> None:
@@ -222,6 +237,22 @@ def test_a_refused_claim_pauses_for_a_second() -> None:
     bench.hear(Error(id=bench.join().id, code="unavailable", detail=""))
     assert not of(bench.run(0.999), ClaimJobs)
     assert of(bench.run(0.001), ClaimJobs)
+
+
+@pytest.mark.parametrize(("code", "same"), [("unavailable", True), ("no_free_slot", False)])
+def test_a_claim_of_which_nobody_knows_what_came_keeps_its_request_id(code: str, same: bool) -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Error(id=claim.id, code=code, detail=""))
+    again = only(bench.run(1), ClaimJobs)
+    assert (again.request_id == claim.request_id) is same
+
+
+def test_a_busy_robot_whom_nobody_knows_joins_again() -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.work()
+    beat = of(bench.run(20), Heartbeat)[0]
+    assert only(bench.hear(Error(id=beat.id, code="not_found", detail="")), Register)
 
 
 def test_a_cancelled_job_is_dropped_and_the_robot_says_that_it_obeyed() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec import UNSET
+from msgspec.structs import replace
 from stores.kept import LIMITS, Kept, pages, tables_of
 
 from fleet.job import JobEvent, JobStatus
@@ -215,6 +216,19 @@ def test_a_token_is_good_after_a_restart_and_an_older_one_is_not(lasting_kept: K
     assert kept.report(grant, JobEvent.COMPLETE, "r2").status is JobStatus.COMPLETED
 
 
+def test_the_newest_claim_of_a_robot_gets_its_first_answer_again_though_two_came_at_once(
+    lasting_kept: Kept,
+) -> None:
+    kept = lasting_kept
+    [later] = kept.submit(priority=20)
+    kept.submit(priority=0)
+    kept.claim(request_id="older")
+    kept.claim(request_id="newer")
+    kept.submit()
+    kept.reopen()
+    assert [grant.job.job_id for grant in kept.claim(request_id="newer")] == [later]
+
+
 def test_counters_go_on_where_they_were(lasting_kept: Kept) -> None:
     kept = lasting_kept
     kept.submit()
@@ -297,7 +311,7 @@ def test_the_newest_events_have_no_hole_though_jobs_were_deleted_in_between(last
 
 
 def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
-    limits = LIMITS.__class__(feed_events=1_000, feed_bytes=250, retention_s=60, idempotency_s=60)
+    limits = replace(LIMITS, feed_bytes=250)
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     names = kept.submit(9)
     events = kept.tables.recent_events()
@@ -307,9 +321,7 @@ def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
 
 
 def test_announcements_stay_as_long_as_a_feed_might_hold_them(lasting: str) -> None:
-    limits = LIMITS.__class__(
-        feed_events=10, max_batch=5, max_remembered=10, retention_s=60, idempotency_s=60
-    )
+    limits = replace(LIMITS, feed_events=10, max_batch=5, max_remembered=10)
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     for number in range(15):
         kept.announce(f"a{number}")

@@ -210,7 +210,7 @@ def test_rubbish_behind_the_log_is_no_part_of_it(image: Image) -> None:
 
 
 def test_a_log_with_a_flipped_bit_is_refused_and_kept_for_who_can_mend_it(image: Image) -> None:
-    for place in range(40, len(image.files[WAL]), FRAME // 2):
+    for place in range(40, len(image.files[WAL]), 2 * FRAME):
         broken = image.files | {WAL: flipped(image.files[WAL], place)}
         assert "commits that were acknowledged" in image.refusal(broken)
         mended = files_of(image.folder)

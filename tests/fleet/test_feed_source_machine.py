@@ -1,4 +1,4 @@
-"""A feed that follows a journal by number, while publisher, broadcaster and journal come and go."""
+"""A feed that is told a journal by number, while publisher, broadcaster and journal come and go."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Reader:
         self.heard += page.events
 
 
-class FollowedFeed(RuleBasedStateMachine):
+class FedFeed(RuleBasedStateMachine):
     @initialize(kept=st.integers(2, 12))
     def begin(self, kept: int) -> None:
         self.kept = kept
@@ -77,7 +77,7 @@ class FollowedFeed(RuleBasedStateMachine):
         if not arrives:
             self.late.append((self.source, batch))
             return
-        answer = self.feed.follow(batch)
+        answer = self.feed.publish(batch)
         if answered:
             self.source.told(answer)
 
@@ -87,7 +87,7 @@ class FollowedFeed(RuleBasedStateMachine):
         if not self.late:
             return
         source, batch = self.late.pop(0)
-        answer = self.feed.follow(batch)
+        answer = self.feed.publish(batch)
         if answer.epoch != batch.lineage.epoch:
             with pytest.raises(Conflict):
                 source.told(answer)
@@ -118,7 +118,7 @@ class FollowedFeed(RuleBasedStateMachine):
         self.start_publisher()
 
     def catch_up(self) -> None:
-        while self.source.told(self.feed.follow(self.source.batch(3))):
+        while self.source.told(self.feed.publish(self.source.batch(3))):
             pass
 
     @rule(name=READERS, limit=st.integers(1, 5))
@@ -159,13 +159,13 @@ class FollowedFeed(RuleBasedStateMachine):
             assert after.heard[: len(before.heard)] == before.heard
 
 
-TestAFollowedFeedTellsEachNumberOnceOrAGap = FollowedFeed.TestCase
-TestAFollowedFeedTellsEachNumberOnceOrAGap.settings = settings(max_examples=60, stateful_step_count=40)
+TestAFedFeedTellsEachNumberOnceOrAGap = FedFeed.TestCase
+TestAFedFeedTellsEachNumberOnceOrAGap.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 @pytest.mark.long
-def test_a_followed_feed_on_many_more_examples() -> None:
-    search_further(FollowedFeed)
+def test_a_fed_feed_on_many_more_examples() -> None:
+    search_further(FedFeed)
 
 
 def events(*names: str) -> list[bytes]:
@@ -173,7 +173,7 @@ def events(*names: str) -> list[bytes]:
 
 
 def all_of(source: FeedSource, feed: Feed) -> None:
-    while source.told(feed.follow(source.batch(2))):
+    while source.told(feed.publish(source.batch(2))):
         pass
 
 
@@ -240,7 +240,7 @@ def test_a_late_copy_does_not_set_the_state_back() -> None:
     late = source.batch(10)
     source.append(events("1"), b"new")
     all_of(source, feed)
-    assert feed.follow(late) == Published("a", 2)
+    assert feed.publish(late) == Published("a", 2)
     assert feed.current == b"new"
 
 
