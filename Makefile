@@ -7,11 +7,11 @@ STAMP := .venv/installed
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
-	@echo "make test-system  tests that need root or Debian packages: chromium, iproute2"
+	@echo "make test-system  tests that need root or Debian packages: chromium, iproute2, postgresql"
 	@echo "make test-long    tests that take minutes"
 	@echo "make test-autobahn PYTHON2=python2.7    RFC 6455 by Autobahn's fuzzing client"
 	@echo "make check        ruff, mypy --strict, import rules"
-	@echo "make bench        benchmarks, half an hour on a quiet machine: fan-out beside others, heartbeats"
+	@echo "make bench        benchmarks, most of an hour on a quiet machine: fan-out and jobs beside others (wants postgresql)"
 
 # Installs again only when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -52,6 +52,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/heartbeats.py
 	$(BIN)/python benchmarks/slow_watchers.py
 	$(BIN)/python benchmarks/crowds.py
+	$(BIN)/python benchmarks/jobs.py
 
 clean:
 	rm -rf .venv .autobahn build *.egg-info

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
+from actors.database import StoreUnreachable
 from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
@@ -57,7 +58,14 @@ def serve(
     host: str | None = typer.Option(None, help="Address to bind; default 127.0.0.1."),
     port: int | None = typer.Option(None, help="Port to bind; default 8000, 0 picks one."),
     address: str | None = typer.Option(None, help="Ray cluster to join; its fleet outlives this command."),
-    data_dir: Path | None = typer.Option(None, help="Folder to write to: its log; jobs are in memory."),
+    data_dir: Path | None = typer.Option(
+        None,
+        help="Folder for the log and, without --store, for all that must survive; default fleetcast-data.",
+    ),
+    store: str | None = typer.Option(
+        None,
+        help="postgresql://USER@HOST/DATABASE instead of files; FLEETCAST_STORE keeps a password off `ps`.",
+    ),
     simulate: int = typer.Option(0, min=0, max=100_000, help="Robots to simulate."),
     jobs_per_second: float | None = typer.Option(
         None, min=0.0, help="Jobs to submit, with --simulate; default 0.2 per robot."
@@ -71,7 +79,7 @@ def serve(
 
     if jobs_per_second is not None and not simulate:
         raise Misuse("--jobs-per-second needs --simulate: without robots nobody does the jobs")
-    settings = load(host=host, port=port, data_dir=data_dir)
+    settings = load(host=host, port=port, data_dir=data_dir, store=store)
     if simulate and settings.jwt_jwks_url and not settings.jwt_dev_mode:
         raise Misuse(
             f"--simulate makes its own token, which JWT_ALGORITHM={settings.jwt_algorithm} does not admit: "
@@ -79,11 +87,24 @@ def serve(
         )
     _check_port(settings)
     redaction.install()
-    if settings.data_dir is not None:
-        check_folder(settings.data_dir)
-        _log_to(settings.data_dir)
+    folder = settings.folder()
+    if folder is not None:
+        check_folder(folder)
+        _log_to(folder)
+    if not address:
+        _check_store(settings)
     rate = 0.2 * simulate if jobs_per_second is None else jobs_per_second
     _run_fleet(settings, address, num_cpus, simulate, rate, service_seconds)
+
+
+def _check_store(settings: Settings) -> None:
+    """Before Ray starts, too. Where the fleet may run already, the supervisor does it."""
+    from actors import stores
+
+    try:
+        stores.check(settings.store_url(), settings.namespace, settings.limits())
+    except StoreUnreachable as error:
+        raise Unavailable(f"{error}: is it running, and is --store right?") from None
 
 
 def _log_to(folder: Path) -> None:
@@ -122,7 +143,9 @@ def _run_fleet(
 
         join = partial(_join, address, settings.namespace) if address else None
         _uninterrupted(join or partial(connect, None, settings.namespace, num_cpus))
-        supervisor = Supervisor(settings.namespace, settings.limits(), version("fleetcast"), bool(address))
+        supervisor = Supervisor(
+            settings.namespace, settings.limits(), version("fleetcast"), bool(address), settings.store_url()
+        )
         uvloop.run(_serve(settings, supervisor, robots, rate, service_s))
     except KeyboardInterrupt:
         pass

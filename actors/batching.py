@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fleet import errors
@@ -13,6 +15,8 @@ from fleet.errors import Busy, FleetError, Unavailable
 from fleet.messages import Refusal
 
 log = logging.getLogger("fleetcast.batching")
+
+STALLED_S = 1.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +39,7 @@ def outcome_of(reply: Any) -> Any:
 
 
 CLOSING = Unavailable("the server is going away", "", 1.0)
+GIVEN_UP = Unavailable("this request went with another, whose sender left", "", 1.0)
 
 
 def _ours(error: Exception) -> FleetError:
@@ -44,9 +49,32 @@ def _ours(error: Exception) -> FleetError:
     return Unavailable("the fleet failed on this request", "failed", 1.0)
 
 
+@dataclass(slots=True)
+class _Slot(Generic[Item, Result]):
+    item: Item
+    future: asyncio.Future[Result]
+
+
+def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
+    if to.done():
+        return
+    if done.cancelled():
+        to.set_exception(GIVEN_UP)
+        to.exception()
+    elif error := done.exception():
+        to.set_exception(error)
+        to.exception()
+    else:
+        to.set_result(done.result())
+
+
 class Batcher(Generic[Item, Result]):
     """Puts items into batches for `handle`, which returns one outcome per item, in order: a result, an
     exception, or `WAIT` when it will resolve that item's future itself. Bound: `max_backlog`, then Busy.
+
+    With `conflate` (the key of an item), once a batch takes longer than `STALLED_S`, the newest item of a key
+    takes the place of one that waits, and both get its outcome: a fleet that did not answer for a while finds
+    what is, not all that was.
     """
 
     WAIT = object()
@@ -56,30 +84,55 @@ class Batcher(Generic[Item, Result]):
         handle: Callable[[Sequence[Item], Sequence[asyncio.Future[Result]]], Awaitable[Sequence[Any]]],
         max_batch: int,
         max_backlog: int,
+        conflate: Callable[[Item], Hashable] | None = None,
     ) -> None:
+        self._conflate = conflate
+        self._waiting: dict[Hashable, _Slot[Item, Result]] = {}
+        self._sent_at = 0.0
         self._handle = handle
         self._max_batch = max_batch
         self._max_backlog = max_backlog
-        self._backlog: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._backlog: deque[_Slot[Item, Result]] = deque()
         self._runner: asyncio.Task[None] | None = None
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
+        older = self._older(item, loop.time()) if self._conflate else None
+        if older is not None:
+            older.future.add_done_callback(partial(_pass_on, future))
+            older.item = item
+            return future
         if len(self._backlog) >= self._max_backlog:
             future.set_exception(Busy("too many requests wait for the fleet", "overloaded", 1.0))
             return future
-        self._backlog.append((item, future))
+        slot = _Slot(item, future)
+        self._backlog.append(slot)
+        if self._conflate is not None:
+            self._waiting[self._conflate(item)] = slot
         if self._runner is None:
+            self._sent_at = loop.time()  # the batch that the next turn of the loop sends is not stalled yet
             self._runner = loop.create_task(self._run())
         return future
+
+    def _older(self, item: Item, now: float) -> _Slot[Item, Result] | None:
+        """Of the same key, in the backlog, while the batch under way is stalled."""
+        assert self._conflate is not None
+        if self._runner is None or now - self._sent_at < STALLED_S:
+            return None
+        older = self._waiting.get(self._conflate(item))
+        return None if older is None or older.future.done() else older
 
     async def _run(self) -> None:
         try:
             while self._backlog:
                 count = min(self._max_batch, len(self._backlog))
                 batch = [self._backlog.popleft() for _ in range(count)]
-                await self._send([item for item, _ in batch], [future for _, future in batch])
+                self._sent_at = asyncio.get_running_loop().time()
+                if self._conflate is not None:
+                    for slot in batch:
+                        self._waiting.pop(self._conflate(slot.item), None)
+                await self._send([slot.item for slot in batch], [slot.future for slot in batch])
         finally:
             self._runner = None
 
@@ -108,6 +161,6 @@ class Batcher(Generic[Item, Result]):
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
-        left = [future for _, future in self._backlog]
+        left = [slot.future for slot in self._backlog]
         self._backlog.clear()
         self._settle(left, [CLOSING] * len(left))

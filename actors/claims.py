@@ -17,6 +17,7 @@ from fleet.job import JobEvent
 from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
+    Admitted,
     Answer,
     Claim,
     Command,
@@ -156,11 +157,18 @@ class Claims:
 
     async def _claim_again(self) -> None:
         """The store lost sight of this door and dropped its claims: those that still wait go in again,
-        under their request ids, so that what was granted meanwhile is not granted twice."""
+        under their request ids, so that what was granted meanwhile is not granted twice, and admitted anew:
+        a store that restarted does not know whose claims were ended."""
         claims = [entry.claim for entry in self._open.values() if not entry.future.done()]
         for start in range(0, len(claims), self._limits.max_batch):
             batch = claims[start : start + self._limits.max_batch]
-            for claim, reply in zip(batch, await self._job_store.execute(batch), strict=True):
+            admissions = await self._registry.execute([AdmitClaim(claim.robot_id) for claim in batch])
+            pairs = list(zip(batch, admissions, strict=True))
+            for claim, refused in pairs:
+                if not isinstance(refused, Admitted):
+                    self._resolve(Answer(claim.robot_id, claim.request_id, []))
+            full = [_admitted(claim, admitted) for claim, admitted in pairs if isinstance(admitted, Admitted)]
+            for claim, reply in zip(full, await self._granted(full), strict=True):
                 if isinstance(reply, Answer):
                     self._resolve(reply)
                 elif not isinstance(reply, Parked):
@@ -170,10 +178,10 @@ class Claims:
         entry = self._open.pop((answer.robot_id, answer.request_id), None)
         if entry is None:
             return  # answered before: the same answer came another way too
-        if entry.future.cancelled():
-            self._give_back(answer)
-        elif not entry.future.done():
+        if not entry.future.done():
             entry.future.set_result(answer)
+        elif entry.future.cancelled() or entry.future.exception():
+            self._give_back(answer)  # whose robot left, or was told that nobody answers
 
     def _give_back(self, answer: Answer) -> None:
         for grant in answer.grants:
@@ -184,10 +192,12 @@ class Claims:
             self._resolve(Answer(entry.claim.robot_id, entry.claim.request_id, []))
 
 
-def _admitted(claim: Claim, admitted: Any) -> Claim:
+def _admitted(claim: Claim, admitted: Admitted) -> Claim:
     return msgspec.structs.replace(
         claim,
         capabilities=admitted.capabilities,
         environment=admitted.environment,
         max_concurrent_jobs=admitted.max_concurrent_jobs,
+        lease_ms=admitted.lease_ms,
+        admission=admitted.admission,
     )

@@ -1,4 +1,4 @@
-"""The fleet as a door sees it. The only file that calls an actor."""
+"""The fleet as a door sees it."""
 
 from __future__ import annotations
 
@@ -6,91 +6,52 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
-import ray
-import ray.exceptions
 
 from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.claims import Claims
+from actors.health import PULSE_S, STATES, Lives, State
+from actors.heartbeats import Heartbeats
 from actors.job_store import JobStoreRoom
+from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
-from fleet.errors import FleetError, Unavailable
-from fleet.events import QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
+from fleet.events import LIVE_JOBS, ROBOT_STATUS, QueueDepthChanged, encode
+from fleet.explain import Explanation, Place, Suited, explain
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
+from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     Announce,
+    AnnounceDepth,
+    AnnounceRobot,
     Answer,
     Beat,
-    Beats,
+    Cancel,
     Command,
+    Get,
     HeartbeatAnswer,
+    JobCounts,
     JobToken,
+    Once,
     RegistryCommand,
+    RobotCounts,
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
 
-RETRY_FOR_S = 10.0
-
-
-class RayRoom:
-    """Looks like the plain class behind the actor. Every method there is idempotent, so a call whose
-    answer was lost is made again, for `RETRY_FOR_S`; then Unavailable."""
-
-    def __init__(self, name: str, namespace: str) -> None:
-        self._name = name
-        self._namespace = namespace
-        self._handle: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # By name: a handle among an actor's arguments lives in the object store of the driver, and
-        # an actor that restarts after its driver is gone could not be made again.
-        return RayRoom, (self._name, self._namespace)
-
-    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
-        if method.startswith("_"):
-            raise AttributeError(method)
-        return lambda *args: self._ask(method, args)
-
-    def _actor(self) -> Any:
-        """Raises ValueError while no actor has the name."""
-        if self._handle is None:
-            self._handle = ray.get_actor(self._name, self._namespace)
-        return self._handle
-
-    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
-        loop = asyncio.get_running_loop()
-        until, pause = loop.time() + RETRY_FOR_S, 0.05
-        while True:
-            try:
-                return await getattr(self._actor(), method).remote(*args)
-            except ray.exceptions.RayTaskError as error:
-                raise _ours(error) from None
-            except (ray.exceptions.RayError, ValueError) as error:
-                self._handle = None
-                if loop.time() > until:
-                    raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
-            await asyncio.sleep(pause)
-            pause = min(1.0, pause * 2)
-
-
-def _ours(error: ray.exceptions.RayTaskError) -> FleetError:
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, FleetError):
-        return cause
-    log.error("an actor failed", exc_info=error)
-    return Unavailable("the fleet failed on this request", "failed", 1.0)
+Named = TypeVar("Named", bound=Once)
 
 
 class Rooms(msgspec.Struct):
@@ -118,8 +79,17 @@ class Snapshot:
         self._version = version
 
     async def __call__(self) -> FleetMetrics:
-        jobs, robots = await asyncio.gather(self._job_store.counts(), self._registry.counts())
-        return fleet_metrics(robots, jobs, self._version)
+        return fleet_metrics(*await self.counts(), self._version)
+
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await asyncio.gather(self._registry.counts(), self._job_store.counts())
+
+
+def _named(command: Named) -> Named:
+    """With a request id: the call may be made again."""
+    if command.request_id:
+        return command
+    return msgspec.structs.replace(command, request_id=secrets.token_hex(8))
 
 
 class FleetClient:
@@ -132,12 +102,21 @@ class FleetClient:
         size, bound = limits.max_batch, limits.max_backlog
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
-        self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
-            self._send_beats, size, bound
-        )
+        self._heartbeats = Heartbeats(rooms.job_store, rooms.registry, limits)
+        self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
-        self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
-        self._numbering: dict[str, tuple[str, int]] = {}
+
+    @property
+    def state(self) -> State:
+        """The worst of what `watch_rooms` has seen last."""
+        now = time.monotonic()
+        return max((lives.state(now) for lives in self._lives), key=STATES.index)
+
+    async def watch_rooms(self) -> None:
+        """For ever: looks whether the rooms answer, and how often they begin anew."""
+        while True:
+            await asyncio.gather(*(lives.feel() for lives in self._lives))
+            await asyncio.sleep(PULSE_S)
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None:
         """`hear(robot_id, job_id)` when a job that this door granted is to stop."""
@@ -146,13 +125,13 @@ class FleetClient:
     # -- messages, batched
 
     def execute(self, command: Command) -> asyncio.Future[Any]:
-        return self._commands.put(command)
+        return self._commands.put(_named(command) if isinstance(command, Cancel) else command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
-        return self._registry.put(command)
+        return self._registry.put(_named(command) if isinstance(command, Once) else command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
-        return self._beats.put((beat, jobs))
+        return self._heartbeats.put(beat, jobs)
 
     def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
         return self._claims.claim(robot_id, request_id, limit, wait_ms)
@@ -166,26 +145,49 @@ class FleetClient:
         room = self._rooms.broadcasters[feed]
         return await room.read(epoch, offset, self.limits.max_batch, wait_ms)
 
+    async def state_of(self, feed: str) -> FeedState:
+        """The latest event of each robot or job; of queue-metrics the depth."""
+        if feed == ROBOT_STATUS:
+            return await self._rooms.registry.state()
+        if feed == LIVE_JOBS:
+            return await self._rooms.job_store.state()
+        counts = await self._rooms.job_store.counts()
+        return FeedState([encode(QueueDepthChanged(counts.depth, rfc3339(time.time_ns())))])
+
     # -- events that somebody else's jobs and robots made
 
     async def announce_job(self, job_id: str, status: str) -> None:
         await self.execute(Announce(secrets.token_hex(8), job_id, JobStatus(status)))
 
     async def announce_robot(self, robot_id: str, status: str, cpu_percent: float, memory_mb: float) -> None:
-        at = rfc3339(time.time_ns())
-        event = encode(RobotStatusChanged(robot_id, status, cpu_percent, memory_mb, at))
-        await self._announcements.put((ROBOT_STATUS, event))
+        await self.administer(AnnounceRobot(robot_id, status, cpu_percent, memory_mb))
 
     async def announce_depth(self, depth: int) -> None:
-        event = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
-        await self._announcements.put((QUEUE_METRICS, event))
+        await self.execute(AnnounceDepth(depth, request_id=secrets.token_hex(8)))
 
     # -- lists
 
-    async def jobs(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]:
-        return await self._rooms.job_store.page(status, robot_id, environment, before, limit)
+    async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        return await self._rooms.job_store.page(wanted, before, limit)
+
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        """Without the first `skip`; empty for a job that does not exist."""
+        return await self._rooms.job_store.history(job_id, skip, limit)
+
+    async def explain(self, job_id: str) -> Explanation:
+        job: Job = await self.execute(Get(job_id))
+        if job.status is not JobStatus.PENDING:
+            return explain(Place(job), Suited())
+        suited = await self._rooms.registry.suited(job.environment, job.required_capabilities)
+        place = await self._rooms.job_store.place(job_id, [robot.robot_id for robot in suited.able])
+        return explain(place, suited)
+
+    async def dead_letters(self, wanted: DeadLetterFilter, place: int, limit: int) -> tuple[list[Job], int]:
+        found = await self._rooms.job_store.dead_letters(wanted, place, limit)
+        return [record.job for record in found.records], found.place
+
+    async def redrive(self, command: Redrive) -> Redriven:
+        return await self._rooms.job_store.redrive(_named(command))
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int
@@ -201,13 +203,17 @@ class FleetClient:
     async def metrics(self) -> FleetMetrics:
         return await self._snapshot()
 
+    async def counts(self) -> tuple[RobotCounts, JobCounts]:
+        return await self._snapshot.counts()
+
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
         """Tells what `door` holds; returns the sum of what the other doors do."""
         return await self._rooms.registry.exchange_occupancy(door, held)
 
     async def close(self) -> None:
         await self._claims.close()
-        for batcher in (self._commands, self._registry, self._beats, self._announcements):
+        await self._heartbeats.close()
+        for batcher in (self._commands, self._registry):
             await batcher.close()
 
     # -- one call per batch
@@ -217,37 +223,3 @@ class FleetClient:
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
-
-    async def _send_events(self, batch: Sequence[tuple[str, bytes]], _: Any) -> Sequence[Any]:
-        failed: dict[str, FleetError] = {}
-        for feed in sorted({feed for feed, _ in batch}):
-            try:
-                await self._publish(feed, [event for name, event in batch if name == feed])
-            except FleetError as error:
-                failed[feed] = error
-        return [failed.get(feed) for feed, _ in batch]
-
-    async def _publish(self, feed: str, events: list[bytes]) -> None:
-        """Under a new publisher's name after a failure: whether that batch arrived is not known, and its
-        numbers must not serve again."""
-        publisher, seq = self._numbering.pop(feed, (secrets.token_hex(6), 0))
-        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
-        self._numbering[feed] = publisher, seq + len(events)
-
-    async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
-        replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
-        held = [
-            Beats(beat.robot_id, jobs)
-            for (beat, jobs), reply in zip(batch, replies, strict=True)
-            if jobs and not reply.refused
-        ]
-        stops = iter(await self._rooms.job_store.execute(held)) if held else iter(())
-        return [
-            HeartbeatAnswer(
-                reply.next_heartbeat_ms,
-                reply.drain,
-                list(next(stops)) if jobs and not reply.refused else [],
-                reply.refused,
-            )
-            for (_, jobs), reply in zip(batch, replies, strict=True)
-        ]

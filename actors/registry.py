@@ -17,22 +17,32 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from actors import registry_documents
+from actors.active_clock import ActiveClock
 from actors.batching import refusal_of
-from actors.journal import MemoryJournal, commit
+from actors.document_tables import Document
+from actors.journal import Journal, commit
 from actors.publisher import Publisher, Publishes
+from actors.stores import MEMORY, document_tables, opened
+from actors.upkeep import Upkeep
 from fleet.events import encode
+from fleet.explain import Suited
+from fleet.feed import FeedHistory
 from fleet.keys import ApiKey, KeyRecord, KeyTable
-from fleet.limits import MS, Limits
+from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
+    AnnounceRobot,
     Beat,
     BeatReply,
+    BeginDeletion,
     CloseSession,
     DeleteRobot,
     GetRobot,
+    GiveUpDeletion,
     IssueKey,
+    Once,
     OpenSession,
-    Refusal,
     RegisterRobot,
     RegistryCommand,
     RevokeKey,
@@ -43,63 +53,95 @@ from fleet.messages import (
 )
 from fleet.occupancy import Occupancy, OccupancyTable
 from fleet.registry import RobotRegistry
+from fleet.replies import Replies
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 log = logging.getLogger("fleetcast.registry")
 
-_JOURNALED = (RegisterRobot, UpdateRobot, SetRobotStatus, DeleteRobot, IssueKey, RotateKey, RevokeKey)
-
 
 class RegistryRoom:
-    def __init__(self, limits: Limits, robot_status: Publishes, keys: Publishes) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        robot_status: Publishes,
+        keys: Publishes,
+        store: str = MEMORY,
+        fleet: str = "fleetcast",
+    ) -> None:
         self._limits = limits
         self._core = RobotRegistry(limits)
         self._keys = KeyTable(limits)
         self._occupancy = OccupancyTable(limits)
-        self._journal = MemoryJournal(lambda records: None)
-        self._events = Publisher(robot_status, limits)
-        self._key_events = Publisher(keys, limits)
-        self._incarnation = secrets.token_bytes(8)
-        self._told_ns = 0
+        self._replies = Replies(limits.max_remembered)
+        self._deleted: list[Document] = []
+        self._tables = document_tables(store, fleet)
+        clock_ns, documents = opened(self._tables.open)
+        self._clock = ActiveClock(clock_ns)
+        self._tables.now_ns = lambda: self._clock.now_ns
+        self._journal = Journal(self._tables, lambda records: None)
+        self._restore(documents)
+        self._life = secrets.token_hex(6)
+        self._events = Publisher(robot_status, limits, FeedHistory(self._life))
+        self._key_events = Publisher(keys, limits, FeedHistory(self._life))
         self._run = asyncio.get_running_loop().create_task(self._tick())
+        self._upkeep = Upkeep(self._journal, self._tables, limits)
+
+    def _restore(self, documents: Sequence[Document]) -> None:
+        found = registry_documents.registered(documents, time.time_ns())
+        self._core.restore(found.robots, self._clock.now_ns)
+        self._keys.restore(found.keys)
+        for request_id in found.deletions:
+            self._replies.keep(request_id, None)
+        self._deleted += registry_documents.outdated(documents, found)
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatReply]:
-        replies = self._core.heartbeats(beats, time.monotonic_ns(), time.time_ns())
-        await self._commit([])
+        replies = self._core.heartbeats(beats, self._clock.tick(), time.time_ns())
+        await self._commit()
         return replies
 
     async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
         replies = [self._one(command) for command in commands]
-        done = [
-            command
-            for command, reply in zip(commands, replies, strict=True)
-            if isinstance(command, _JOURNALED) and not isinstance(reply, Refusal)
-        ]
-        await self._commit(done)
+        await self._commit()
         return replies
 
     async def keys(self) -> list[KeyRecord]:
         """The whole table, for a door that follows its changes from a place it took before this call."""
         records = self._keys.records()
-        await self._commit([])
+        await self._commit()
         return records
 
     async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]:
         found = self._keys.page(robot_id, before, limit)
-        await self._commit([])
+        await self._commit()
         return found
 
     async def page(
         self, status: str | None, environment: str | None, limit: int, offset: int
     ) -> tuple[list[Robot], int]:
         found = self._core.page(status, environment, limit, offset)
-        await self._commit([])
+        await self._commit()
         return found
+
+    async def pulse(self) -> str:
+        """A name of this life of the actor."""
+        return self._life
+
+    async def suited(self, environment: str | None, capabilities: Sequence[str]) -> Suited:
+        found = self._core.suited(environment, capabilities)
+        await self._commit()
+        return found
+
+    async def state(self) -> FeedState:
+        """The last event of every robot, and of those that were deleted last."""
+        said = self._core.latest()
+        await self._commit()
+        return FeedState(said)
 
     async def counts(self) -> RobotCounts:
         counts = self._core.counts()
-        await self._commit([])
+        await self._commit()
         return counts
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy:
@@ -107,8 +149,11 @@ class RegistryRoom:
         return self._occupancy.exchange(door, held, time.monotonic_ns())
 
     def _one(self, command: RegistryCommand) -> Any:
+        def decide() -> Any:
+            return self._decide(command, self._clock.tick(), time.time_ns())
+
         try:
-            return self._decide(command, time.monotonic_ns(), time.time_ns())
+            return self._replies.once(command.request_id, decide) if isinstance(command, Once) else decide()
         except Exception as error:
             return refusal_of(error)
 
@@ -123,11 +168,16 @@ class RegistryRoom:
             case UpdateRobot():
                 return self._core.update(command.spec)
             case AdmitClaim():
-                return self._core.admit(command.robot_id)
+                return self._core.admit(command.robot_id, now_ns)
             case SetRobotStatus():
-                return self._core.set_status(command.robot_id, command.maintenance, command.draining, wall_ns)
+                return self._core.set_status(command, wall_ns)
+            case BeginDeletion():
+                return self._core.begin_deletion(command.robot_id, now_ns, wall_ns)
+            case GiveUpDeletion():
+                return self._core.give_up_deletion(command.robot_id)
             case DeleteRobot():
-                self._core.delete(command.robot_id, wall_ns)
+                self._core.delete(command.robot_id, command.admission, now_ns, wall_ns)
+                self._deleted.append(registry_documents.deletion(command.request_id, wall_ns))
                 return self._keys.revoke_robot(command.robot_id, wall_ns)
             case IssueKey():
                 return self._keys.issue(
@@ -139,13 +189,17 @@ class RegistryRoom:
                 )
             case RevokeKey():
                 return self._keys.revoke(command.key_id, wall_ns)
+            case AnnounceRobot():
+                return self._core.announce(command, wall_ns)
             case GetRobot():
                 return self._core.get(command.robot_id)
 
-    async def _commit(self, changes: Sequence[RegistryCommand]) -> None:
+    async def _commit(self) -> None:
         """What was decided is announced once it is safe, in the order in which it was decided."""
-        events, keys = self._core.take_events(), self._keys.take_changes()
-        await commit(self._journal, changes)
+        events, keys, robots = self._core.take_events(), self._keys.take_changes(), self._core.take_records()
+        deleted, self._deleted = self._deleted, []
+        changes = registry_documents.changes(robots, keys, self._keys.take_forgotten())
+        await commit(self._journal, changes + deleted)
         if events:
             self._events.publish(events)
         if keys:
@@ -154,15 +208,17 @@ class RegistryRoom:
     async def _tick(self) -> None:
         while True:
             try:
-                self._core.expire(time.monotonic_ns(), time.time_ns())
+                self._core.expire(self._clock.tick(), time.time_ns())
             except Exception:
                 log.exception("a tick failed; the next goes on")
-            await self._commit([])
-            self._tell_incarnation(time.monotonic_ns())
+            await self._commit()
             await asyncio.sleep(self._limits.tick_ms / 1_000)
 
-    def _tell_incarnation(self, now_ns: int) -> None:
-        """The state of the keys feed: by a new one doors learn that the table is another's."""
-        if not self._told_ns or now_ns - self._told_ns >= self._limits.refresh_ms * MS:
-            self._told_ns = now_ns
-            self._key_events.publish([], self._incarnation)
+    async def close(self) -> None:
+        """For a room that is no actor."""
+        self._run.cancel()
+        await self._upkeep.close()
+        await asyncio.gather(self._run, return_exceptions=True)
+        await self._journal.close()
+        await self._events.close()
+        await self._key_events.close()

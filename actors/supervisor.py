@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Any
 
 import msgspec
 import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors import stores
 from actors.broadcaster import Broadcaster, MetricsBroadcaster
-from actors.client import FleetClient, RayRoom, Rooms, Snapshot, ray_rooms
+from actors.client import FleetClient, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
+from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
-from fleet.errors import Misuse
+from actors.stores import MEMORY
+from fleet.errors import Misuse, Unavailable
 from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 JOB_STORE = "job-store"
 REGISTRY = "robot-registry"
+START_S = 120.0
 
 
 def broadcaster_name(feed: str) -> str:
@@ -26,37 +33,59 @@ def broadcaster_name(feed: str) -> str:
 
 
 class Supervisor(msgspec.Struct):
-    """Of one fleet: all its actors share a namespace. `lasting` actors outlive the driver."""
+    """Of one fleet: all its actors share a namespace. `lasting` actors outlive the driver; `store` is where
+    the fleet keeps what must survive (see `actors.stores`)."""
 
     namespace: str
     limits: Limits
     version: str = ""
     lasting: bool = False
+    store: str = MEMORY
     # An actor that is not detached ends with its last handle: these keep it.
     _held: list[Any] = []
 
     def start(self) -> Rooms:
-        """Finds or makes every actor; safe to call from several doors, one after another."""
+        """Finds or makes every actor; safe to call from several doors, one after another. Raises
+        StoreRefused, before any is made."""
+        if self._first():
+            stores.check(self.store, self.namespace, self.limits)
+        began_ns = time.time_ns()
         feeds = {
             name: self._actor(broadcaster_name(name), Broadcaster, self.limits)
             for name in FEEDS
             if name != METRICS
         }
-        job_store = self._actor(JOB_STORE, JobStoreRoom, self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS])
-        registry = self._actor(REGISTRY, RegistryRoom, self.limits, feeds[ROBOT_STATUS], feeds[KEYS])
+        given = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
+        job_store = self._actor(JOB_STORE, JobStoreRoom, *given)
+        place = (self.limits, feeds[ROBOT_STATUS], feeds[KEYS], self.store, self.namespace)
+        registry = self._actor(REGISTRY, RegistryRoom, *place)
         rooms = ray_rooms(job_store, registry, feeds)
         snapshot = Snapshot(rooms.job_store, rooms.registry, self.version)
         feeds[METRICS] = self._actor(broadcaster_name(METRICS), MetricsBroadcaster, self.limits, snapshot)
+        self._wait_until_ready()
         return ray_rooms(job_store, registry, feeds)
 
-    def find(self) -> Rooms:
-        """The rooms of a fleet that runs already. Raises Misuse if none does."""
+    def _wait_until_ready(self) -> None:
+        """A store that holds much takes seconds to read."""
+        rooms = [ray.get_actor(name, self.namespace) for name in (JOB_STORE, REGISTRY)]
+        try:
+            ray.get([room.pulse.remote() for room in rooms], timeout=START_S)
+        except ray.exceptions.RayError as error:
+            raise Unavailable(f"the fleet does not start ({type(error).__name__}): see its log") from None
+
+    def _first(self) -> bool:
         try:
             ray.get_actor(JOB_STORE, self.namespace)
         except ValueError:
+            return True
+        return False
+
+    def find(self) -> Rooms:
+        """The rooms of a fleet that runs already. Raises Misuse if none does."""
+        if self._first():
             raise Misuse(
                 f"no fleet runs in the Ray namespace {self.namespace!r}: start one with fleetcast serve"
-            ) from None
+            )
         feeds = {name: RayRoom(broadcaster_name(name), self.namespace) for name in FEEDS}
         return ray_rooms(RayRoom(JOB_STORE, self.namespace), RayRoom(REGISTRY, self.namespace), feeds)
 
@@ -80,8 +109,16 @@ class Supervisor(msgspec.Struct):
 
     def _actor(self, name: str, role: type, *args: Any) -> RayRoom:
         lifetime = "detached" if self.lasting else None
-        self._held.append(self._make(name, role, args, lifetime=lifetime, max_restarts=-1))
+        options = {"lifetime": lifetime, "max_restarts": -1, **self._pin(name)}
+        self._held.append(self._make(name, role, args, **options))
         return RayRoom(name, self.namespace)
+
+    def _pin(self, name: str) -> dict[str, Any]:
+        """Those who write to files stay where the files are."""
+        if name not in (JOB_STORE, REGISTRY) or not stores.pinned(self.store):
+            return {}
+        here = ray.get_runtime_context().get_node_id()
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
 
     def _make(self, name: str, role: type, args: tuple[Any, ...], **options: Any) -> Any:
         made: Any = ray.remote(role).options(

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket
 
 from api.admission import Admission, unbounded_peers
 from api.auth import MISSING, Authenticator, Principal, Unauthenticated
+from api.background import Background
 from api.callers import Callers
 from api.connection_table import ConnectionTable, spare_descriptors
 from api.credentials import LiveCredentials
@@ -28,7 +29,10 @@ from fleet.errors import Unavailable
 if TYPE_CHECKING:
     from api.routers.robot_socket import RobotSession
 
-State = Literal["ready", "draining", "no_token_keys"]
+State = Literal["ready", "draining", "no_token_keys", "fleet_down", "fleet_crash_loop"]
+
+
+FLEET_STATES: dict[str, State] = {"ok": "ready", "down": "fleet_down", "crash_loop": "fleet_crash_loop"}
 
 
 class GoingAway(Unavailable):
@@ -53,6 +57,7 @@ class Door:
         self.hub = Hub(fleet, settings)
         self.wheel = MetricsWheel(self.hub)
         self.sessions: dict[str, RobotSession] = {}
+        self._background = Background()
         self.serving = False
         self.closing: asyncio.Future[None] | None = None  # resolved once the server goes away
 
@@ -60,6 +65,7 @@ class Door:
         self.closing = asyncio.get_running_loop().create_future()
         self.fleet.on_cancel(self._cancel)
         await self.hub.start()
+        self._background.start(self.fleet.watch_rooms)
         self.wheel.start()
         self.keepalive.start()
         self.occupancy.start()
@@ -72,10 +78,13 @@ class Door:
 
     @property
     def state(self) -> State:
-        """Without the issuer's keys the door serves robots with API keys only, and is not ready."""
+        """Without the issuer's keys the door serves robots with API keys only, and is not ready; without the
+        fleet it keeps its sockets and answers 503."""
         if not self.serving:
             return "draining"
-        return "ready" if self.key_set is None or self.key_set.ready else "no_token_keys"
+        if self.key_set is not None and not self.key_set.ready:
+            return "no_token_keys"
+        return FLEET_STATES[self.fleet.state]
 
     def drain(self) -> None:
         """Readiness first; who waits for work over HTTP is sent away without."""
@@ -92,6 +101,7 @@ class Door:
         await self.keepalive.stop()
         await self.occupancy.stop()
         await self.wheel.stop()
+        await self._background.stop()
         await self.hub.stop()
 
     async def principal(self, connection: HTTPConnection) -> Principal:

@@ -1,253 +1,216 @@
-"""Fan-out within one process: one pump per feed, a cursor per watcher, one write per flush."""
+"""What this process hears of the fleet: one pump per feed, for everybody who watches here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 
+import msgspec
+
 from api.background import Background
-from api.limits import InboundRate, Verdict
+from api.fanout import Fanout, Watcher
 from api.ports import Fleet
+from api.recovery import Recovery
 from api.settings import Settings
-from api.websocket_protocol import FleetSocket, text_frame
+from api.websocket_protocol import FleetSocket, payload_of, text_frame
 from fleet.errors import FleetError
-from fleet.events import STREAMS
+from fleet.events import METRICS, QUEUE_METRICS, STREAMS, QueueDepthChanged, encode
+from fleet.feed import Lineage, Page
+from fleet.stream_messages import (
+    Fault,
+    FeedState,
+    Gap,
+    Place,
+    Welcome,
+    message,
+    numbered,
+    place_of,
+    snapshot_messages,
+)
+from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.hub")
 
-MAX_BEHIND_BYTES = 1024 * 1024
-KEPT_FRAMES = 20_000
-PONG = text_frame(b"pong")
-
-
-class Watcher:
-    """A monitoring socket and its place in a feed."""
-
-    __slots__ = ("_rate", "blocked_since", "cursor", "feed", "socket", "unsent")
-
-    def __init__(self, socket: FleetSocket, feed: FeedHub) -> None:
-        self.socket = socket
-        self.feed = feed
-        self.cursor = feed.head
-        self.blocked_since = 0.0
-        self.unsent = 0
-        self._rate = feed.inbound_rate()
-        socket.listener = self
-
-    def write(self, frames: bytes) -> None:
-        """Now, or never if the socket takes no byte for a while: see `FeedHub.sweep`."""
-        if not self.socket.write(frames):
-            self.feed.note_blocked(self)
-
-    def on_text(self, data: bytes) -> None:
-        verdict = self._judge()
-        if verdict is Verdict.HEAR and data == b"ping":
-            self.write(PONG)
-        elif verdict is not Verdict.CLOSE:
-            self.feed.ignored_messages += 1
-
-    def on_control(self) -> None:
-        self._judge()
-
-    def _judge(self) -> Verdict:
-        verdict = self._rate.judge(asyncio.get_running_loop().time())
-        if verdict is Verdict.CLOSE:
-            self.socket.close_with(1008, "too many messages a second")
-        return verdict
-
-    def on_binary(self, data: bytes) -> None:
-        self.socket.close_with(1003, "this socket takes text only")
-
-    def on_writable(self) -> None:
-        self.feed.catch_up(self)
-
-    def on_end(self) -> None:
-        self.feed.remove(self)
+FILL_FRAMES = 1_000
+BAD_SINCE = Fault("bad_since", "since must be <epoch>:<offset>, as a message of this stream named it")
 
 
 class FeedHub:
-    """Frames [tail, head) of one feed and everyone who watches it.
+    """The newest events of one feed and everyone who watches it: those who hear plain messages, and those
+    who asked for numbered ones (`v=2`), whose frames are made while there are any.
 
-    Those who took every frame that was flushed are level, and get the next ones as the same bytes in one
-    loop. Who joined since, or has not taken all it was given, stands apart with a cursor of its own until the
-    next flush, or until its socket has room. Bound: 20,000 frames, and 1 MiB that a watcher may be behind;
-    then it is aborted.
+    It holds as much as the broadcaster does, from the start, so that a watcher who comes back is served here.
+    What it holds is contiguous: after a hole it begins anew and everybody gets a snapshot.
     """
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name = name
-        self.head = 0
-        self.tail = 0
+        self.plain = Fanout(settings)
+        self.numbered = Fanout(settings)
+        self.recovery = Recovery(self)
+        self.lineage = Lineage("")
+        self.offset = 0  # in the feed, of what is at the head here
         self.current: bytes | None = None
         self.ready = asyncio.Event()
-        self.slow_disconnects = 0
-        self.ignored_messages = 0
-        self.sent_events = 0
-        self.sent_bytes = 0
-        self._settings = settings
-        self._epoch = ""
-        self._offset = 0
-        self._frames: list[bytes] = []
-        self._ends: list[int] = []  # bytes pushed up to and including each frame
-        self._bytes = 0
-        self._flushed = 0
-        self._level: set[Watcher] = set()
-        self._apart: set[Watcher] = set()
-        self._blocked: set[Watcher] = set()
-        self._flushed_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self.gaps = 0
+        self.resumed = 0
 
     def __len__(self) -> int:
-        return len(self._level) + len(self._apart)
+        return len(self.plain) + len(self.numbered)
 
-    def inbound_rate(self) -> InboundRate:
-        return InboundRate(self._settings.max_messages_per_s, self._settings.inbound_patience_s)
+    @property
+    def fanouts(self) -> tuple[Fanout, Fanout]:
+        return self.plain, self.numbered
 
-    def add(self, socket: FleetSocket) -> Watcher:
-        """Hears the socket, to which every event from now on goes."""
-        watcher = Watcher(socket, self)
-        self._apart.add(watcher)
-        return watcher
+    @property
+    def place(self) -> Place:
+        """After everything that was heard of the feed."""
+        return Place(self.lineage.epoch, self.offset)
 
-    def remove(self, watcher: Watcher) -> None:
-        self._level.discard(watcher)
-        self._apart.discard(watcher)
-        self._blocked.discard(watcher)
+    # -- what comes from the fleet
 
     async def pump(self, fleet: Fleet) -> None:
-        """The one long poll of this process on this feed."""
+        """The one long poll of this process on this feed; at first everything that is kept there."""
         while True:
+            wait_ms = fleet.limits.long_poll_ms if self.ready.is_set() else 0
             try:
-                page = await fleet.read(self.name, self._epoch, self._offset, fleet.limits.long_poll_ms)
+                page = await fleet.read(self.name, self.lineage.epoch, self.offset, wait_ms)
             except FleetError as error:
                 log.warning("feed %s: %s", self.name, error.detail)
                 await asyncio.sleep(0.2)
                 continue
-            self._epoch, self._offset = page.epoch, page.offset
-            self.current = page.current or self.current  # a restarted broadcaster has to be told again
-            self.push(page.events)
-            self.ready.set()
+            if not self.lineage.epoch:
+                self.lineage = page.lineage or self.lineage
+                continue
+            self.take(page)
+            if len(page.events) < fleet.limits.max_batch:
+                self.ready.set()
+
+    def take(self, page: Page) -> None:
+        first = page.offset - len(page.events)
+        if not page.recovered:
+            self._lose(page, first)
+        self.lineage = page.lineage or self.lineage
+        self.current = page.current or self.current  # a restarted broadcaster has to be told again
+        self.push(page.events)
 
     def push(self, events: list[bytes]) -> None:
         if not events:
             return
-        for event in events:
-            frame = text_frame(event)
-            self._bytes += len(frame)
-            self._frames.append(frame)
-            self._ends.append(self._bytes)
-        self.head += len(events)
-        self._trim()
-        self._schedule()
-
-    def _trim(self) -> None:
-        """Never what has not been flushed yet."""
-        surplus = min(len(self._frames) - KEPT_FRAMES, self._flushed - self.tail)
-        if surplus > KEPT_FRAMES // 4:  # not one by one: cutting the front of a list moves the rest
-            del self._frames[:surplus], self._ends[:surplus]
-            self.tail += surplus
-
-    def _schedule(self) -> None:
-        """At once after a quiet time, else at most one flush per interval: writes are what costs."""
-        loop = asyncio.get_running_loop()
-        wait = self._flushed_at + self._settings.flush_interval_s - loop.time()
-        if wait <= 0:
-            self.flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(wait, self.flush)
-
-    def flush(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._flushed_at = loop.time()
-        data = self._since(self._flushed)
-        apart = tuple(self._apart)
-        level, count = self._level, self.head - self._flushed
-        self._flushed = self.head
-        # The hot line: all that is done per watcher and flush.
-        stuck = [watcher for watcher in level if not watcher.socket.write(data)]
-        self._account(len(level), count, data)
-        for watcher in stuck:
-            self._set_apart(watcher)
-        for watcher in apart:
-            self._advance(watcher)
-
-    def _since(self, cursor: int) -> bytes:
-        return b"".join(self._frames[cursor - self.tail :])
-
-    def _account(self, watchers: int, events: int, data: bytes) -> None:
-        self.sent_events += watchers * events
-        self.sent_bytes += watchers * len(data)
-
-    def _set_apart(self, watcher: Watcher) -> None:
-        """What it was given last waits in its socket, the next does here."""
-        self._level.discard(watcher)
-        watcher.cursor = self._flushed
-        self._apart.add(watcher)
-        self.note_blocked(watcher)
-
-    def _advance(self, watcher: Watcher) -> None:
-        """Up to what is flushed, unless its socket is full."""
-        if watcher.socket.blocked:
-            if self._behind_bytes(watcher) > MAX_BEHIND_BYTES:
-                self._drop(watcher)
-            return
-        if watcher.cursor > self._flushed:
-            return  # it joined since
-        if watcher.cursor < self.tail:
-            self._drop(watcher)
-            return
-        data = b"".join(self._frames[watcher.cursor - self.tail : self._flushed - self.tail])
-        self._account(1, self._flushed - watcher.cursor, data)
-        watcher.cursor = self._flushed
-        if data and not watcher.socket.write(data):
-            self.note_blocked(watcher)
+        first, self.offset = self.offset, self.offset + len(events)
+        self.plain.push([text_frame(event) for event in events])
+        if len(self.numbered):
+            self.numbered.push(self._numbered_frames(first, events))
         else:
-            self._apart.discard(watcher)
-            self._level.add(watcher)
+            self.numbered.restart(self.plain.head)
 
-    def catch_up(self, watcher: Watcher) -> None:
-        """Its buffer drained: everything that waited goes in one write."""
-        self._blocked.discard(watcher)
-        if watcher in self._apart:
-            self._advance(watcher)
+    def _numbered_frames(self, first: int, events: list[bytes]) -> list[bytes]:
+        return [text_frame(each) for each in numbered(self.name, self.lineage.epoch, first, events)]
 
-    def note_blocked(self, watcher: Watcher) -> None:
-        """Its second to take a byte begins with the first write that the kernel did not take whole."""
-        if watcher not in self._blocked:
-            self._blocked.add(watcher)
-            watcher.blocked_since = asyncio.get_running_loop().time()
-        watcher.unsent = watcher.socket.unsent_bytes()
+    def _lose(self, page: Page, first: int) -> None:
+        """There is a hole before `first`: nobody here knows what was in it."""
+        lineage = page.lineage or self.lineage
+        known = lineage.holds(self.lineage.epoch, self.offset) and first > self.offset
+        self.offset = first
+        self.gaps += self.ready.is_set()
+        if self.name != METRICS:
+            self.current = None
+            self._tell_all(Gap("expired" if known else "unknown"))
+        for fanout in self.fanouts:
+            fanout.restart(self.plain.head)
 
-    def lag_bytes(self) -> int:
-        """By how much the slowest watcher is behind, what waits in its socket included."""
-        return max((self._behind_bytes(watcher) for watcher in self._blocked), default=0)
+    def _tell_all(self, gap: Gap) -> None:
+        frame = text_frame(message(None, gap))
+        self.plain.hold_all()
+        for watcher in self.numbered.hold_all():
+            watcher.write(frame)
+        self.recovery.wanted.set()
 
-    def _behind_bytes(self, watcher: Watcher) -> int:
-        if watcher in self._level:
-            return watcher.socket.unsent_bytes()
-        if watcher.cursor < self.tail:
-            return MAX_BEHIND_BYTES + 1
-        index = watcher.cursor - self.tail
-        pending = self._bytes - self._ends[index] + len(self._frames[index]) if index < len(self._ends) else 0
-        return pending + watcher.socket.unsent_bytes()
+    # -- who watches
 
-    def _drop(self, watcher: Watcher) -> None:
-        self.slow_disconnects += 1
-        self.remove(watcher)
-        watcher.socket.abort()
+    def add(self, socket: FleetSocket) -> Watcher:
+        """Hears the socket, to which every event from now on goes; on queue-metrics the depth first."""
+        watcher = self.plain.join(socket)
+        self._tell_depth(watcher)
+        return watcher
 
-    def sweep(self, now: float) -> None:
-        """Drops who has taken no byte for `send_timeout_s`."""
-        for watcher in tuple(self._blocked):
-            unsent = watcher.socket.unsent_bytes()
-            if unsent < watcher.unsent:
-                watcher.unsent, watcher.blocked_since = unsent, now
-            elif now - watcher.blocked_since >= self._settings.send_timeout_s:
-                self._drop(watcher)
+    def add_numbered(self, socket: FleetSocket, since: str | None) -> Watcher:
+        """The same with places. `since` names one to continue after; "" asks for the latest state first."""
+        watcher = self.numbered.join(socket)
+        if since is None:
+            self._say(watcher, self.place, Welcome(False))
+            self._tell_depth(watcher)
+            return watcher
+        place = place_of(since)
+        self.numbered.hold(watcher, place)
+        if place is not None:
+            self.judge(watcher, place)
+        else:
+            self._say(watcher, None, Welcome(False))
+            if since:
+                self._say(watcher, None, BAD_SINCE)
+                self._say(watcher, None, Gap("unknown"))
+        self.recovery.wanted.set()
+        return watcher
+
+    def learn(self, state: FeedState) -> None:
+        """What a snapshot says of the depth, until the feed says it again."""
+        if self.name == QUEUE_METRICS:
+            self.current = self.current or state.items[0]
+
+    def _tell_depth(self, watcher: Watcher) -> None:
+        """After a hole, once it is known again."""
+        if self.name != QUEUE_METRICS:
+            return
+        if self.current is None:
+            watcher.fanout.hold(watcher)
+            self.recovery.wanted.set()
+            return
+        depth = msgspec.json.decode(self.current)["depth"]
+        now = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
+        if watcher.fanout is self.numbered:
+            [now] = snapshot_messages(self.place, FeedState([now]))
+        watcher.write(text_frame(now))
+
+    def judge(self, watcher: Watcher, place: Place, lineage: Lineage | None = None, head: int = 0) -> None:
+        """Continues after `place`, or says that this is not possible. Without `lineage` and `head`, which are
+        the broadcaster's newest, it may stay in doubt: this process may be behind."""
+        known = (lineage or self.lineage).holds(place.epoch, place.offset)
+        if known and place.offset <= max(self.offset, head):
+            self._continue(watcher, place.offset)
+        elif lineage is not None:
+            self._refuse(watcher, Gap("unknown"))
+
+    def _continue(self, watcher: Watcher, offset: int) -> None:
+        cursor = self.plain.head - (self.offset - offset)
+        if cursor < self.plain.tail:
+            self._refuse(watcher, Gap("expired"))
+            return
+        self.resumed += 1
+        self._say(watcher, Place(self.lineage.epoch, offset), Welcome(True))
+        self.begin(watcher, cursor, [])
+
+    def _refuse(self, watcher: Watcher, gap: Gap) -> None:
+        self._say(watcher, None, Welcome(False))
+        self._say(watcher, None, gap)
+        self.numbered.hold(watcher)
+        self.recovery.wanted.set()
+
+    def begin(self, watcher: Watcher, cursor: int, prelude: list[bytes]) -> None:
+        """One that was held: `prelude`, then the events from `cursor` on."""
+        tail = self.numbered.tail
+        if watcher.fanout is self.numbered and cursor < tail:
+            first = max(self.plain.tail, cursor - cursor % FILL_FRAMES)
+            events = [payload_of(frame) for frame in self.plain.frames(first)[: tail - first]]
+            offset = self.offset - (self.plain.head - first)
+            self.numbered.put_before(self._numbered_frames(offset, events))
+        watcher.fanout.begin(watcher, cursor, prelude)
+
+    @staticmethod
+    def _say(watcher: Watcher, place: Place | None, data: Welcome | Gap | Fault) -> None:
+        watcher.write(text_frame(message(place, data)))
 
 
 class Hub:
@@ -259,9 +222,14 @@ class Hub:
         self._sweep_s = settings.send_timeout_s / 4
         self._background = Background()
 
+    @property
+    def fanouts(self) -> list[Fanout]:
+        return [fanout for feed in self.feeds.values() for fanout in feed.fanouts]
+
     async def start(self) -> None:
         for feed in self.feeds.values():
             self._background.start(partial(feed.pump, self._fleet))
+            self._background.start(partial(feed.recovery.run, self._fleet))
         self._background.start(self._sweep)
         await asyncio.gather(*(feed.ready.wait() for feed in self.feeds.values()))
 
@@ -272,5 +240,5 @@ class Hub:
         while True:
             await asyncio.sleep(self._sweep_s)
             now = asyncio.get_running_loop().time()
-            for feed in self.feeds.values():
-                feed.sweep(now)
+            for fanout in self.fanouts:
+                fanout.sweep(now)

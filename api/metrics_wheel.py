@@ -9,7 +9,8 @@ import itertools
 from collections import Counter
 
 from api.background import Background
-from api.hub import FeedHub, Hub, Watcher
+from api.fanout import Fanout, Watcher
+from api.hub import Hub
 from api.websocket_protocol import FleetSocket, text_frame
 from fleet.events import METRICS
 
@@ -23,8 +24,8 @@ class Subscriber(Watcher):
 
     __slots__ = ("_wheel",)
 
-    def __init__(self, socket: FleetSocket, feed: FeedHub, wheel: MetricsWheel) -> None:
-        super().__init__(socket, feed)
+    def __init__(self, socket: FleetSocket, fanout: Fanout, wheel: MetricsWheel) -> None:
+        super().__init__(socket, fanout)
         self._wheel = wheel
 
     def on_end(self) -> None:
@@ -54,7 +55,7 @@ class MetricsWheel:
     def add(self, socket: FleetSocket, interval_s: float, environment: str) -> None:
         """The first snapshot goes out at once. A client chooses the label, so only 32 at a time have a
         name."""
-        watcher = Subscriber(socket, self._hub.feeds[METRICS], self)
+        watcher = Subscriber(socket, self._hub.feeds[METRICS].plain, self)
         if environment not in self._labels and len(self._labels) >= MAX_LABELS:
             environment = OTHER
         self._live[watcher] = environment

@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
+from fleet.explain import Explanation
 from fleet.feed import Page
-from fleet.fleet_metrics import FleetMetrics
 from fleet.job import Job
+from fleet.job_record import HistoryEvent, JobFilter
 from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
-from fleet.messages import Answer, Beat, Command, HeartbeatAnswer, JobToken, RegistryCommand
+from fleet.messages import (
+    Answer,
+    Beat,
+    Command,
+    HeartbeatAnswer,
+    JobCounts,
+    JobToken,
+    RegistryCommand,
+    RobotCounts,
+)
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
+from fleet.stream_messages import FeedState
 
 
 class Fleet(Protocol):
     """All calls raise (or their futures hold) a FleetError when they fail."""
 
     limits: Limits
+
+    @property
+    def state(self) -> Literal["ok", "down", "crash_loop"]: ...
+
+    async def watch_rooms(self) -> None: ...
 
     def on_cancel(self, hear: Callable[[str, str], None]) -> None: ...
 
@@ -35,9 +52,19 @@ class Fleet(Protocol):
 
     async def read(self, feed: str, epoch: str, offset: int, wait_ms: int) -> Page: ...
 
-    async def jobs(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
+    async def state_of(self, feed: str) -> FeedState: ...
+
+    async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
+
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]: ...
+
+    async def explain(self, job_id: str) -> Explanation: ...
+
+    async def dead_letters(
+        self, wanted: DeadLetterFilter, place: int, limit: int
     ) -> tuple[list[Job], int]: ...
+
+    async def redrive(self, command: Redrive) -> Redriven: ...
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int
@@ -47,7 +74,7 @@ class Fleet(Protocol):
 
     async def key_page(self, robot_id: str | None, before: int, limit: int) -> tuple[list[ApiKey], int]: ...
 
-    async def metrics(self) -> FleetMetrics: ...
+    async def counts(self) -> tuple[RobotCounts, JobCounts]: ...
 
     async def exchange_occupancy(self, door: str, held: Occupancy) -> Occupancy: ...
 

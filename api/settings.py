@@ -22,6 +22,7 @@ from fleet.errors import Misuse
 from fleet.limits import Limits
 
 MIN_SECRET_BYTES = 32
+DATA_DIR = "fleetcast-data"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 OF_CLIENTS = {"FLEETCAST_URL", "FLEETCAST_TOKEN"}
 
@@ -47,6 +48,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, alias="FLEETCAST_PORT", ge=0, le=65_535)
     namespace: str = Field("fleetcast", alias="FLEETCAST_NAMESPACE", min_length=1)
     data_dir: Path | None = Field(None, alias="FLEETCAST_DATA_DIR")
+    store: SecretStr | None = Field(None, alias="FLEETCAST_STORE")
     jwt_secret_key: SecretStr | None = Field(None, alias="JWT_SECRET_KEY")
     jwt_dev_mode: bool = Field(False, alias="JWT_DEV_MODE")
     jwt_algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] = Field("HS256", alias="JWT_ALGORITHM")
@@ -79,6 +81,16 @@ class Settings(BaseSettings):
     limit_operators: bool = Field(False, alias="FLEETCAST_LIMIT_OPERATORS")
     flush_interval_s: float = Field(0.01, alias="FLEETCAST_FLUSH_INTERVAL_S", ge=0)
     limits_json: Annotated[dict[str, Any], NoDecode, FromJson] = Field({}, alias="FLEETCAST_LIMITS")
+
+    def folder(self) -> Path | None:
+        """Where to write files: what was named, else, without another store, a folder where we are."""
+        return self.data_dir or (None if self.store else Path(DATA_DIR))
+
+    def store_url(self) -> str:
+        """As `actors.stores` wants it; may hold a password."""
+        return (
+            self.store.get_secret_value() if self.store else f"sqlite:{(self.folder() or Path()).resolve()}"
+        )
 
     def limits(self) -> Limits:
         return msgspec.convert(self.limits_json, Limits)
@@ -132,6 +144,10 @@ def _check(settings: Settings) -> None:
         raise Misuse(
             f"JWT_DEV_MODE=true lets everybody in and is refused on {settings.host}: "
             "bind to 127.0.0.1, or unset it and set JWT_SECRET_KEY"
+        )
+    if settings.store and not settings.store_url().startswith(("postgresql://", "postgres://")):
+        raise Misuse(
+            "FLEETCAST_STORE (--store) must be postgresql://USER@HOST/DATABASE; files go to --data-dir"
         )
     _check_secret(settings.secret())
     if settings.jwt_algorithm == "HS256":

@@ -338,3 +338,8 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65_536:
         return b"\x81\x7e" + size.to_bytes(2, "big") + payload
     return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
+
+def payload_of(frame: bytes) -> bytes:
+    """Of a text frame of ours."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]

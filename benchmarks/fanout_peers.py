@@ -27,7 +27,6 @@ from processes import free_port, heard, raise_file_limit
 from actors.local import LocalFleet
 from api.main import DoorServer
 from api.settings import load
-from fleet.events import LIVE_JOBS
 from fleet.limits import Limits
 
 PATH = "/api/v1/ws/live-jobs"
@@ -68,12 +67,10 @@ async def fleetcast() -> AsyncIterator[Served]:
     server = DoorServer(fleet, load(jwt_dev_mode=True, port=0))
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(server.run(started.set_result))
-    room, sent = fleet.rooms.broadcasters[LIVE_JOBS], 0
+    source = fleet.rooms.job_store._events
 
     async def send(events: list[Event]) -> None:
-        nonlocal sent
-        await room.publish("bench", sent, [event.data for event in events])
-        sent += len(events)
+        source.publish([event.data for event in events])
 
     await asyncio.wait((serving, started), return_when="FIRST_COMPLETED")
     yield Served(started.result(), os.getpid(), send)

@@ -12,26 +12,16 @@ printed. Actor calls are those of the door and of the actors together; memory is
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
-import httpx
 import uvloop
-from counted_fleet import FOLDER
 from heartbeats_control import serve_control
 from heartbeats_load import Point, Seen, Target, kib_per_robot, one_round
-from processes import child, free_port, raise_file_limit, told
-
-from api.auth import mint
+from processes import child, raise_file_limit, told
+from served_fleet import served_fleet
 
 MANY = 5_000  # robots, whose memory is measured
 SLOW, FAST = 1_000, 10_000  # beats a second, whose calls are compared
@@ -43,39 +33,12 @@ SLOW, FAST = 1_000, 10_000  # beats a second, whose calls are compared
 @contextmanager
 def fleetcast() -> Iterator[tuple[Target, int]]:
     """(where to connect, pid of the door)"""
-    secret, port = secrets.token_hex(32), free_port()
-    token = "?token=" + mint(secret, "bench", "admin", 3_600, time.time())
-    with tempfile.TemporaryDirectory() as folder:
-        program = str(Path(__file__).with_name("counted_fleet.py"))
-        command = [sys.executable, program, "serve", "--port", str(port)]
-        environment = {**os.environ, "JWT_SECRET_KEY": secret, FOLDER: folder}
-        server = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-        try:
-            wait_ready(port, server)
-            ours = Target(port, "/api/v1/ws/robot-status", "/api/v1/ws/robot/", token, Path(folder))
-            yield ours, server.pid
-        finally:
-            end(server)
-
-
-def end(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(60)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)  # Ray's processes too
-        server.wait()
-
-
-def wait_ready(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        with suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/api/v1/health/ready").status_code == 200:
-                return
-        if server.poll() is not None:
-            raise SystemExit("the server ended")
-        time.sleep(0.2)
-    raise SystemExit("the server was not ready")
+    with served_fleet() as fleet:
+        token = f"?token={fleet.token}"
+        yield (
+            Target(fleet.port, "/api/v1/ws/robot-status", "/api/v1/ws/robot/", token, fleet.calls),
+            fleet.pid,
+        )
 
 
 # -- the table

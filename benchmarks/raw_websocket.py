@@ -83,6 +83,49 @@ class RawSocket(asyncio.Protocol):
             self._opened.set_exception(error or ConnectionError("closed during the handshake"))
 
 
+class TextSocket(RawSocket):
+    """Hears whole text messages; what it says meanwhile is one write."""
+
+    def __init__(self, path: str, opened: asyncio.Future[None]) -> None:
+        super().__init__(path, opened)
+        self._rest = b""
+        self._said: list[bytes] = []
+
+    def on_text(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def say(self, message: bytes) -> None:
+        """Goes out with the next `flush`."""
+        self._said.append(masked(message))
+
+    def flush(self) -> None:
+        if self._said:
+            self.transport.write(b"".join(self._said))
+            self._said.clear()
+
+    def heard(self, data: bytes) -> None:
+        data, at = self._rest + data, 0
+        while frame := _frame_at(data, at):
+            opcode, start, at = frame
+            if opcode == 1:
+                self.on_text(data[start:at])
+            elif opcode == 9:
+                self._said.append(masked(data[start:at], opcode=10))
+        self._rest = data[at:]
+        self.flush()
+
+
+def _frame_at(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """Opcode, beginning and end of the payload of a server's frame; None if it is not all there."""
+    if len(data) < at + 2:
+        return None
+    size, start = data[at + 1], at + 2
+    if size >= 126:
+        start += 2 if size == 126 else 8
+        size = int.from_bytes(data[at + 2 : start], "big")
+    return (data[at] & 0xF, start, start + size) if len(data) >= start + size else None
+
+
 class KeepingSocket(RawSocket):
     """Keeps what arrives, with the times."""
 

@@ -17,7 +17,7 @@ from api.admission import Admission
 from api.main import DoorServer
 from api.settings import load
 from api.websocket_protocol import FleetSocket
-from fleet.events import LIVE_JOBS, JobStatusChanged, encode
+from fleet.events import JobStatusChanged, encode
 from fleet.limits import Limits
 
 PATH = "/api/v1/ws/live-jobs"
@@ -74,17 +74,14 @@ class WatchedDoor:
         self._sent = 0
 
     async def publish(self, order: Publish) -> Published:
-        room, blocked = (
-            self.fleet.rooms.broadcasters[LIVE_JOBS],
-            Blocked(self.server.door.admission),
-        )
+        source, blocked = self.fleet.rooms.job_store._events, Blocked(self.server.door.admission)
         loop, first, kib = asyncio.get_running_loop(), self._sent, own_kib(os.getpid())
         start_s, most_kib, ticks = loop.time(), kib, round(order.seconds / TICK_S)
         for tick in range(ticks):
             await asyncio.sleep(start_s + tick * TICK_S - loop.time())
             due = round((tick + 1) * TICK_S * order.events_per_s) - (self._sent - first)
             stamp = encode(JobStatusChanged(str(time.monotonic_ns()), "running", "2025-01-15T10:30:00.000Z"))
-            await room.publish("bench", self._sent, [stamp] * due)
+            source.publish([stamp] * due)
             self._sent += due
             blocked.look()
             if tick % 20 == 0:

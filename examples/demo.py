@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import httpx
@@ -68,10 +69,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(robots: int, port: int, secret: str) -> subprocess.Popen[bytes]:
+def start(robots: int, port: int, secret: str, folder: str) -> subprocess.Popen[bytes]:
     """In a group of its own: Ctrl-C reaches this program only, which then ends the server once."""
     command = [sys.executable, "-m", "fleetcast", "serve", "--port", str(port), "--simulate", str(robots)]
-    environment = {**os.environ, "JWT_SECRET_KEY": secret}
+    environment = {**os.environ, "JWT_SECRET_KEY": secret, "FLEETCAST_DATA_DIR": folder}
     environment.pop("JWT_DEV_MODE", None)
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
@@ -159,8 +160,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until Ctrl-C")
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fleetcast-demo-") as folder:
+        return show(given, folder)
+
+
+def show(given: argparse.Namespace, folder: str) -> int:
     port, secret = given.port or free_port(), secrets.token_hex(32)
-    server = start(given.robots, port, secret)
+    server = start(given.robots, port, secret, folder)
     try:
         lives = asyncio.run(watch(port, secret, given.seconds, server))
     except KeyboardInterrupt:

@@ -56,6 +56,12 @@ class Busy(FleetError):
     default_code = "busy"
 
 
+class Full(Busy):
+    """What holds the caller's own things holds as many as it may."""
+
+    default_code = "full"
+
+
 class Unavailable(FleetError):
     """A part of the fleet does not answer now; the same request may be sent again."""
 

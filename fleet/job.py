@@ -38,6 +38,8 @@ class JobEvent(StrEnum):
     CANCEL_EXPIRED = "cancel_expired"  # the robot did not obey in time
     TIMEOUT = "timeout"
     PENDING_TIMEOUT = "pending_timeout"
+    STUCK = "stuck"  # nothing was heard of its progress for long
+    RETRIED = "retried"  # as a new job; this one stays as it is
 
 
 ACTIVE = frozenset({JobStatus.CLAIMED, JobStatus.RUNNING})
@@ -45,7 +47,8 @@ TERMINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What the world may see of a job. Frozen: a snapshot handed out never changes afterwards."""
+    """What the world may see of a job. Frozen: a snapshot handed out never changes afterwards.
+    `last_progress_at`: its claim, start or newest progress report; `stuck`: that is long ago."""
 
     job_id: str
     name: str
@@ -68,8 +71,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     result: Any = None
     error: str | None = None
     cancel_requested: bool = False
+    last_progress_at: WallTime | None = None
+    stuck: bool = False
     dead_letter: bool = False
     retry_of: str | None = None
+    retried_by: str | None = None
 
 
 class Ask(msgspec.Struct, frozen=True):

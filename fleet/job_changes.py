@@ -19,14 +19,15 @@ def changes_of(
 ) -> dict[str, Any]:
     """The attributes that change along with the status."""
     if event is JobEvent.CLAIM:
-        return {"attempt": job.attempt + 1, "robot_id": robot_id, "claimed_at": at, "started_at": None}
+        granted = {"attempt": job.attempt + 1, "robot_id": robot_id, "claimed_at": at, "started_at": None}
+        return granted | {"last_progress_at": at}
     if event is JobEvent.START:
-        return {"started_at": at}
+        return {"started_at": at, "last_progress_at": at}
     if status is JobStatus.PENDING:
         back = 1 if event is JobEvent.RELEASE else 0
         error = report.error if report and event is JobEvent.FAIL else job.error
         attempt = {"attempt": job.attempt - back, "robot_id": None, "claimed_at": None, "started_at": None}
-        return attempt | {"error": error, "progress": None}
+        return attempt | {"error": error, "progress": None, "last_progress_at": None}
     changes: dict[str, Any] = {"finished_at": at}
     if status is JobStatus.COMPLETED:
         changes |= {"result": report.result if report else None, "progress": 100.0, "error": None}

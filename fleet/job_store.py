@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from random import Random
+from typing import Any
 
 import msgspec
 
-from fleet.dispatch import Needs, PendingQueue, Waiting, WaitingClaims, matches, rank
+from fleet.admissions import EndedAdmissions
+from fleet.alarms import Alarms
+from fleet.dead_letters import DeadLetters, Redrive, Redriven, is_dead_letter, redriven_id
+from fleet.dispatch import PendingQueue, Waiting, WaitingClaims, matches, rank
 from fleet.doors import Doors
-from fleet.errors import Busy, Conflict, Forbidden, NotFound, PeerFault
+from fleet.errors import Conflict, Forbidden, Full, NotFound, PeerFault
 from fleet.events import encode
+from fleet.explain import Place
+from fleet.finished_jobs import FinishedJobs
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
+from fleet.job_entry import JobEntry
+from fleet.job_record import Announcement, Fact, JobFilter, JobRecord, JobsAtRest, Said
+from fleet.kept_replies import KeptReplies, KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
     Answer,
     Beats,
+    Cancel,
     Cancelled,
     Claim,
+    Command,
+    EndClaim,
+    Get,
     Granted,
     JobCounts,
-    JobSpec,
+    Keyed,
+    Once,
     Outbox,
     Parked,
     Report,
@@ -33,8 +47,12 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.retry import backoff_ns
+from fleet.stuck_jobs import StuckJobs
+from fleet.submission import as_submitted, new_jobs, spec_of
 from fleet.wait_window import WaitWindow
-from fleet.wall_time import day_of, rfc3339, wall_ns_of
+from fleet.wall_time import day_of, rfc3339
+
+Change = Fact | Announcement | KeptReply
 
 _REPORTED = {
     JobEvent.START,
@@ -46,138 +64,183 @@ _REPORTED = {
 }
 
 
-class Fact(msgspec.Struct, frozen=True):
-    """One change of one job, for the journal. `announced` facts are events of the live-jobs feed."""
-
-    job: Job
-    event: JobEvent
-    announced: bool
-    at: str
-
-
-class Announcement(msgspec.Struct, frozen=True):
-    """A job status that somebody told the fleet; for the journal, and an event of the live-jobs feed."""
-
-    job_id: str
-    status: JobStatus
-    at: str
-
-
-class _Entry(msgspec.Struct):
-    job: Job
-    seq: int
-    due_wall_ns: int
-    needs: Needs
-    token: int = 0
-    door: str = ""
-    timed_out: bool = False
-    due: bool = False
-    lease_until_ns: int | None = None
-    stop_at_ns: int | None = None
-    timeout_at_ns: int | None = None
-    expires_at_ns: int | None = None
-    alarm_ns: int | None = None
-    size_bytes: int = 0
-    last_report: tuple[str, int, JobEvent] | None = None
-
-
 class JobStore:
-    """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`."""
+    """`now_ns` is monotonic, `wall_ns` is since 1970. Facts pile up until `take_facts`.
+
+    In memory are the jobs that live, and the newest finished ones: those are forgotten by `trim`, and come
+    back by `remember` when somebody names them."""
 
     def __init__(self, limits: Limits, rng: Random) -> None:
         self._limits = limits
         self._rng = rng
-        self._jobs: dict[str, _Entry] = {}
-        self._by_seq: dict[int, str] = {}
-        self._seq = itertools.count(1)
+        self._jobs: dict[str, JobEntry] = {}
+        self._seq = 1
+        self._number = 0
+        self._part = 0
         self._pending = PendingQueue()
         self._waiting = WaitingClaims()
-        self._scheduled: list[tuple[int, str]] = []
-        self._deadlines: list[tuple[int, int, str]] = []
-        self._wait_ends: list[tuple[int, int, Waiting]] = []
-        self._tie = itertools.count()
+        self._scheduled = Alarms()  # when a job is due, in wall time
+        self._deadlines = Alarms()  # the earliest of each job, which may have been put off since
+        self._wait_ends = Alarms()  # of each robot that waits
         self._held: dict[str, set[str]] = {}
-        self._finished: OrderedDict[str, None] = OrderedDict()
-        self._finished_bytes = 0
+        self._finished = FinishedJobs(limits)
+        self._stuck = StuckJobs()
         self._matchable = False  # a job became due or a claim was parked since the last match
         self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
+        self._admissions = EndedAdmissions(limits)
         self._doors = Doors(limits, rng)
-        self._facts: list[Fact | Announcement] = []
+        self._facts: list[Change] = []
         self._announced: OrderedDict[str, None] = OrderedDict()
+        self._submitted: OrderedDict[str, None] = OrderedDict()
+        self._retried: OrderedDict[str, None] = OrderedDict()
+        self.replies = KeptReplies(limits)
         self._status_counts = dict.fromkeys(JobStatus, 0)
         self._day = 0
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
         self._waits = WaitWindow(limits.wait_window_s)
 
+    def restore(self, rest: JobsAtRest, now_ns: int, wall_ns: int) -> None:
+        """Once, before the first command. Every lease starts anew at its full length; no token is void;
+        claims that were granted get their first answer again, those that waited are sent again by doors."""
+        self._number, self._part = rest.number, rest.part
+        self._roll_day(wall_ns)
+        self._today = {JobStatus.COMPLETED: rest.completed_today, JobStatus.FAILED: rest.failed_today}
+        for announcement_id in rest.announcement_ids:
+            self._know(self._announced, announcement_id)
+        for job_id in rest.job_ids:
+            self._know(self._submitted, job_id)
+        for record in rest.records:
+            self._resume(self._keep(record), record, now_ns, wall_ns)
+        self._seq = max(self._seq, rest.seq)
+        self.replies.restore(rest.replies_expiring)
+        self._restore_answers(rest.records)
+        self._facts.clear()
+
+    def _resume(self, entry: JobEntry, record: JobRecord, now_ns: int, wall_ns: int) -> None:
+        job = entry.job
+        if job.status is JobStatus.PENDING:
+            self._enqueue(entry, now_ns, wall_ns)
+            if entry.due and record.expires_at_ns is not None:
+                entry.expires_at_ns = record.expires_at_ns
+                self._deadlines.set_by(job.job_id, entry.expires_at_ns)
+            return
+        self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
+        entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
+        entry.stop_at_ns, entry.timeout_at_ns = record.stop_at_ns, record.timeout_at_ns
+        entry.stuck_at_ns = record.stuck_at_ns
+        self._stuck.note(entry)
+        self._deadlines.set_by(job.job_id, min(entry.deadlines())[0])
+
+    def _restore_answers(self, records: Sequence[JobRecord]) -> None:
+        """The newest claim of each robot, with all that it was granted and still holds."""
+        held = [record for record in records if record.job.status in ACTIVE]
+        newest: dict[str, JobRecord] = {}
+        for record in sorted(held, key=lambda record: record.claim_number):
+            newest[record.job.robot_id or ""] = record
+        for robot_id, last in newest.items():
+            mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
+            self._know_answer(robot_id, last.claim_id, [(r.job.job_id, r.token) for r in mine])
+
     # -- commands
 
     def submit(self, command: Submit, now_ns: int, wall_ns: int) -> list[Job]:
-        """All or nothing. An id that exists returns its job: the command was repeated."""
-        if command.job_ids and command.job_ids[0] in self._jobs:
-            return [self.get(job_id) for job_id in command.job_ids]
-        dues = [wall_ns_of(s.not_before) if s.not_before else wall_ns for s in command.specs]
-        if self._status_counts[JobStatus.PENDING] + len(command.specs) > self._limits.max_pending:
-            raise Busy(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
-        at = rfc3339(wall_ns)
-        for job_id, spec, due in zip(command.job_ids, command.specs, dues, strict=True):
-            self._add(job_id, spec, command.retry_of, max(due, wall_ns), at, now_ns, wall_ns)
+        """All or nothing. A command that is repeated gets the jobs as they were answered first."""
+        repeated = self._submitted_before(command, command.job_ids, wall_ns)
+        if repeated is not None:
+            return [as_submitted(self._entry(job_id).record()) for job_id in repeated]
+        self._check_room(len(command.specs))
+        self.replies.admit(command, wall_ns)
+        made = [self._add(record, now_ns, wall_ns) for record in new_jobs(command, self._seq, wall_ns)]
+        self._keep_reply(command, wall_ns, job_ids=command.job_ids)
         self._match(now_ns, wall_ns)
-        return [self.get(job_id) for job_id in command.job_ids]
+        return made
 
-    def _add(
-        self,
-        job_id: str,
-        spec: JobSpec,
-        retry_of: str | None,
-        due: int,
-        at: str,
-        now_ns: int,
-        wall_ns: int,
-    ) -> None:
-        status = next_status(None, JobEvent.SUBMIT, Ask(True, False))
-        fields = {name: getattr(spec, name) for name in JobSpec.__struct_fields__}
-        fields["not_before"] = rfc3339(due) if spec.not_before else None
-        job = Job(job_id=job_id, status=status, created_at=at, retry_of=retry_of, **fields)
-        needs = (spec.environment, frozenset(spec.required_capabilities))
-        entry = _Entry(job, next(self._seq), due, needs, size_bytes=len(encode(spec.payload)))
-        self._jobs[job_id] = entry
-        self._by_seq[entry.seq] = job_id
-        self._status_counts[status] += 1
-        self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+    def _submitted_before(self, command: Keyed, job_ids: list[str], wall_ns: int) -> list[str] | None:
+        """The jobs that this command made when it came first: its key may name others."""
+        if job_ids and job_ids[0] in self._submitted:
+            return job_ids
+        kept = self.replies.first(command, wall_ns)
+        return kept.job_ids if kept else None
+
+    def _check_room(self, jobs: int) -> None:
+        if self._status_counts[JobStatus.PENDING] + jobs > self._limits.max_pending:
+            raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
+
+    def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
+        self._know(self._submitted, record.job.job_id)
+        entry = self._keep(record)
         self._enqueue(entry, now_ns, wall_ns)
+        self._record(entry, JobEvent.SUBMIT, True, wall_ns)
+        return record.job
+
+    def _keep_reply(self, command: Once, wall_ns: int, **reply: Any) -> None:
+        if command.request_id:
+            self._facts.append(self.replies.keep(command, wall_ns, **reply))
+
+    def _keep(self, record: JobRecord) -> JobEntry:
+        entry = JobEntry.of(record)
+        self._jobs[record.job.job_id] = entry
+        self._seq = max(self._seq, record.seq + 1)
+        self._status_counts[record.job.status] += 1
+        return entry
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
         """A new job like one that failed or was cancelled. Raises Conflict for any other."""
-        job = self._entry(command.job_id).job
+        repeated = self._submitted_before(command, [command.new_job_id], wall_ns)
+        if repeated is not None:
+            return as_submitted(self._entry(repeated[0]).record())
+        entry = self._entry(command.job_id)
+        job = entry.job
         if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
             raise Conflict(f"a job that is {job.status} does not admit retry", "wrong_state")
-        fields = {name: getattr(job, name) for name in JobSpec.__struct_fields__ if name != "not_before"}
-        submit = Submit([command.new_job_id], [JobSpec(**fields)], command.job_id)
-        return self.submit(submit, now_ns, wall_ns)[0]
+        named = {"request_id": command.request_id, "fingerprint": command.fingerprint}
+        again = Submit([command.new_job_id], [spec_of(job)], job.job_id, **named)
+        [made] = self.submit(again, now_ns, wall_ns)
+        self._mark_retried(entry, made.job_id, wall_ns)
+        return made
+
+    def _mark_retried(self, entry: JobEntry, new_job_id: str, wall_ns: int) -> None:
+        entry.job = msgspec.structs.replace(entry.job, retried_by=new_job_id)
+        self._know(self._retried, entry.job.job_id)
+        self._finished.add(entry.job.job_id, entry.size_bytes, self._number + 1)
+        self._record(entry, JobEvent.RETRIED, False, wall_ns)
+
+    def redrive(self, command: Redrive, found: DeadLetters, now_ns: int, wall_ns: int) -> Redriven:
+        """`found` was read from the journal, and may have been redriven since."""
+        kept = self.replies.first(command, wall_ns)
+        if kept is not None and kept.redriven is not None:
+            return kept.redriven
+        for record in found.records:
+            self.remember(record)
+        entries = [self._jobs[record.job.job_id] for record in found.records]
+        dead = [e for e in entries if is_dead_letter(e.job) and e.job.job_id not in self._retried]
+        self._check_room(len(dead))
+        self.replies.admit(command, wall_ns)
+        for entry in dead:
+            self._redrive(entry, redriven_id(command.request_id, entry.job.job_id), now_ns, wall_ns)
+        reply = Redriven(len(dead), found.remaining, found.place, command.call)
+        self._keep_reply(command, wall_ns, redriven=reply)
+        self._match(now_ns, wall_ns)
+        return reply
+
+    def _redrive(self, entry: JobEntry, new_job_id: str, now_ns: int, wall_ns: int) -> None:
+        again = Submit([new_job_id], [spec_of(entry.job)], entry.job.job_id)
+        [record] = new_jobs(again, self._seq, wall_ns)
+        self._add(record, now_ns, wall_ns)
+        self._mark_retried(entry, new_job_id, wall_ns)
 
     def get(self, job_id: str) -> Job:
         return self._entry(job_id).job
 
-    def page(
-        self, status: str | None, robot_id: str | None, environment: str | None, before: int, limit: int
-    ) -> tuple[list[Job], int]:
-        """Newest first, from below submission number `before` (0: from the newest). The second value
-        is the `before` of the next page, 0 at the end. Looks at 5,000 jobs and takes `max_page_bytes` of
-        payloads and results at most, so that no caller holds up the fleet: a page may be short, or empty,
-        and yet not be the last."""
-        newest = next(reversed(self._by_seq), 0)
-        seq = min(before, newest + 1) if before else newest + 1
-        oldest = next(iter(self._by_seq), 1)
-        floor = max(oldest, seq - 5_000)
-        found: list[Job] = []
-        size = 0
-        while seq > floor and len(found) < limit and size < self._limits.max_page_bytes:
-            seq -= 1
-            entry = self._jobs.get(self._by_seq.get(seq, ""))
-            if entry and _selected(entry.job, status, robot_id, environment):
-                found.append(entry.job)
-                size += entry.size_bytes
-        return found, seq if seq > oldest else 0
+    def cancel_once(self, command: Cancel, now_ns: int, wall_ns: int) -> Cancelled:
+        """`cancel`, or the first reply to it: by the time that it is repeated the job may be another's."""
+        kept = self.replies.first(command, wall_ns)
+        if kept is not None and kept.cancelled is not None:
+            return kept.cancelled
+        self.replies.admit(command, wall_ns)
+        reply = self.cancel(command.job_id, now_ns, wall_ns)
+        self._keep_reply(command, wall_ns, cancelled=reply)
+        return reply
 
     def cancel(self, job_id: str, now_ns: int, wall_ns: int) -> Cancelled:
         entry = self._entry(job_id)
@@ -198,28 +261,48 @@ class JobStore:
         if report.event not in _REPORTED:
             raise PeerFault(f"a robot does not report {report.event}", "bad_event")
         job = entry.job
-        if entry.last_report == (report.robot_id, report.token, report.event):
-            return job  # said again: its first answer was lost
+        if _said_again(entry, report):
+            return job  # its first answer was lost
         if entry.token != report.token or job.robot_id != report.robot_id:
             raise _fenced(entry, report)
         if report.event is JobEvent.PROGRESS:
-            next_status(job.status, report.event, self._ask(entry))
-            entry.job = msgspec.structs.replace(job, progress=report.progress)
-            self._record(entry, report.event, False, wall_ns)
-            return entry.job
+            return self._progress(entry, report, now_ns, wall_ns)
+        _check_result(report.result)
         self._move(entry, report.event, now_ns, wall_ns, report)
-        entry.last_report = (report.robot_id, report.token, report.event)
         self._match(now_ns, wall_ns)
+        return entry.job
+
+    def _progress(self, entry: JobEntry, report: Report, now_ns: int, wall_ns: int) -> Job:
+        """The job shows the newest; its history tells of the first `max_progress_events`."""
+        next_status(entry.job.status, report.event, self._ask(entry))
+        at = rfc3339(wall_ns)
+        entry.job = msgspec.structs.replace(
+            entry.job, progress=report.progress, last_progress_at=at, stuck=False
+        )
+        entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
+        self._stuck.note(entry)
+        if entry.progress_events < self._limits.max_progress_events:
+            entry.progress_events += 1
+            said = Said(report.progress, report.current_node, report.message)
+            self._record(entry, report.event, False, wall_ns, said)
+        else:
+            unsaid = Fact(self._number - 1, self._part, report.event, at, entry.record(), recorded=False)
+            self._facts.append(unsaid)
         return entry.job
 
     def announce(self, command: Announce, wall_ns: int) -> None:
         """Says what it is told and changes no job. The last `max_remembered` ids are known again."""
         if command.announcement_id in self._announced:
             return
-        self._announced[command.announcement_id] = None
-        if len(self._announced) > self._limits.max_remembered:
-            self._announced.popitem(last=False)
-        self._facts.append(Announcement(command.job_id, command.status, rfc3339(wall_ns)))
+        self._know(self._announced, command.announcement_id)
+        number, self._number, self._part = self._number, self._number + 1, 0
+        at = rfc3339(wall_ns)
+        self._facts.append(Announcement(number, command.announcement_id, command.job_id, command.status, at))
+
+    def _know(self, ids: OrderedDict[str, None], sent: str) -> None:
+        ids[sent] = None
+        if len(ids) > self._limits.max_remembered:
+            ids.popitem(last=False)
 
     def held(self, robot_id: str) -> list[str]:
         return sorted(self._held.get(robot_id, ()))
@@ -236,7 +319,7 @@ class JobStore:
             if entry.token != named.token:
                 stop += [named.job_id] if named.token > entry.token else []
                 continue
-            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
+            entry.lease_until_ns = now_ns + max(entry.lease_ms, beats.lease_ms) * MS
             if entry.job.cancel_requested or entry.timed_out:
                 stop.append(named.job_id)
         return stop
@@ -248,6 +331,8 @@ class JobStore:
         repeated = self._first_answer(claim)
         if repeated is not None:
             return repeated
+        if self._admissions.too_late(claim.robot_id, claim.admission, now_ns):
+            return Answer(claim.robot_id, claim.request_id, [])
         held = len(self._held.get(claim.robot_id, ()))
         if held >= claim.max_concurrent_jobs:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
@@ -263,18 +348,10 @@ class JobStore:
     def _settle(self, waiting: Waiting) -> Answer | Parked:
         claim = waiting.claim
         if claim.wait_ms > 0:
-            self._remember_end(waiting)
+            self._wait_ends.set_by(claim.robot_id, waiting.until_ns)
             return Parked(claim.request_id)
         self._waiting.remove(claim.robot_id)
         return Answer(claim.robot_id, claim.request_id, [])
-
-    def _remember_end(self, waiting: Waiting) -> None:
-        """Claims that ended early leave their entry behind; it goes in bulk once most are such."""
-        heapq.heappush(self._wait_ends, (waiting.until_ns, next(self._tie), waiting))
-        if len(self._wait_ends) > 1_024 + 2 * len(self._waiting):
-            live = [end for end in self._wait_ends if self._waiting.get(end[2].claim.robot_id) is end[2]]
-            heapq.heapify(live)
-            self._wait_ends = live
 
     def withdraw(self, command: Withdraw) -> None:
         """The robot is gone: its parked claim ends without an answer."""
@@ -284,10 +361,13 @@ class JobStore:
         if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
             self._waiting.remove(command.robot_id)
 
-    def end_claim(self, robot_id: str) -> None:
-        """The robot gets no more jobs: its parked claim is answered with none."""
-        waiting = self._waiting.remove(robot_id)
-        if waiting is not None:
+    def end_claim(self, command: EndClaim, now_ns: int) -> None:
+        """The robot gets no more jobs: its claim of before is answered with none, parked or still to come."""
+        robot_id = command.robot_id
+        self._admissions.end_before(robot_id, command.admission, now_ns)
+        waiting = self._waiting.get(robot_id)
+        if waiting is not None and waiting.claim.admission < command.admission:
+            self._waiting.remove(robot_id)
             self._doors.post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
 
     def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
@@ -304,44 +384,66 @@ class JobStore:
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Due jobs become visible, leases and waits end, silent doors lose their claims."""
         self._roll_day(wall_ns)
-        while self._scheduled and self._scheduled[0][0] <= wall_ns:
-            entry = self._jobs.get(heapq.heappop(self._scheduled)[1])
-            if entry and entry.job.status is JobStatus.PENDING and not entry.due:
-                self._enqueue(entry, now_ns, wall_ns)
-        while self._deadlines and self._deadlines[0][0] <= now_ns:
-            at_ns, _, job_id = heapq.heappop(self._deadlines)
-            entry = self._jobs.get(job_id)
-            if entry is not None and entry.alarm_ns == at_ns:
-                entry.alarm_ns = None
-                self._deadline(entry, now_ns, wall_ns)
+        for job_id in self._scheduled.take_ringing(wall_ns):
+            self._enqueue(self._jobs[job_id], now_ns, wall_ns)
+        for job_id in self._deadlines.take_ringing(now_ns):
+            self._deadline(self._jobs[job_id], now_ns, wall_ns)
         self._end_waits(now_ns)
         self._match(now_ns, wall_ns)
 
-    def _deadline(self, entry: _Entry, now_ns: int, wall_ns: int) -> None:
+    def _deadline(self, entry: JobEntry, now_ns: int, wall_ns: int) -> None:
         """Acts on every deadline of the job that has passed, first things first."""
-        while next_up := min(_deadlines(entry), default=None):
+        while next_up := min(entry.deadlines(), default=None):
             at_ns, event = next_up
             if at_ns > now_ns:
-                self._alarm(entry, at_ns)
+                self._deadlines.set_by(entry.job.job_id, at_ns)
                 return
             if event is JobEvent.TIMEOUT:
                 entry.timeout_at_ns = None
                 entry.timed_out = True
                 self._request_stop(entry, event, now_ns, wall_ns)
+            elif event is JobEvent.STUCK:
+                self._mark_stuck(entry, wall_ns)
             else:
                 self._move(entry, event, now_ns, wall_ns)
+
+    def _mark_stuck(self, entry: JobEntry, wall_ns: int) -> None:
+        """Its robot keeps it alive, and nothing is heard of it: for people to look at."""
+        entry.stuck_at_ns = None
+        entry.job = msgspec.structs.replace(entry.job, stuck=True)
+        self._stuck.note(entry)
+        self._record(entry, JobEvent.STUCK, False, wall_ns)
+
+    def stuck_page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
+        return self._stuck.page(wanted, before, limit, self._limits.max_page_bytes)
 
     def _end_waits(self, now_ns: int) -> None:
         silent = self._doors.drop_silent(now_ns)
         for waiting in self._waiting.all() if silent else ():
             if waiting.claim.door in silent:
                 self._waiting.remove(waiting.claim.robot_id)
-        while self._wait_ends and self._wait_ends[0][0] <= now_ns:
-            waiting = heapq.heappop(self._wait_ends)[2]
-            claim = waiting.claim
-            if self._waiting.get(claim.robot_id) is waiting:
-                self._waiting.remove(claim.robot_id)
-                self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, []))
+        for robot_id in self._wait_ends.take_ringing(now_ns):
+            ended = self._waiting.get(robot_id)
+            if ended is not None and ended.until_ns > now_ns:
+                self._wait_ends.set_by(robot_id, ended.until_ns)
+            elif ended is not None:
+                self._waiting.remove(robot_id)
+                self._doors.post(ended.claim.door, Answer(robot_id, ended.claim.request_id, []))
+
+    def place(self, job_id: str, robot_ids: Sequence[str], now_ns: int, wall_ns: int) -> Place:
+        """What the job waits for, and what these robots do. Raises NotFound."""
+        entry = self._entry(job_id)
+        if entry.job.status is not JobStatus.PENDING:
+            return Place(entry.job)
+        expires = entry.expires_at_ns
+        return Place(
+            entry.job,
+            0 if entry.due else max(1, (entry.due_wall_ns - wall_ns) // MS),
+            self._pending.outranking(job_id, entry.needs, self._limits.max_outranking),
+            None if expires is None else max(0, expires - now_ns) // MS,
+            {robot_id: len(self._held.get(robot_id, ())) for robot_id in robot_ids},
+            [robot_id for robot_id in robot_ids if self._waiting.get(robot_id) is not None],
+        )
 
     def depth(self) -> int:
         """Pending jobs whose time has come."""
@@ -357,9 +459,10 @@ class JobStore:
             self._today[JobStatus.FAILED],
             self.depth(),
             self._waits.mean_ms(now_ns),
+            stuck=len(self._stuck),
         )
 
-    def take_facts(self) -> list[Fact | Announcement]:
+    def take_facts(self) -> list[Change]:
         facts, self._facts = self._facts, []
         return facts
 
@@ -382,48 +485,53 @@ class JobStore:
             self._waiting.remove(robot_id)
             self._answer(waiting.claim, grants, post=waiting.claim is not asking)
 
-    def _grant(self, entry: _Entry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
+    def _grant(self, entry: JobEntry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
         entry.door = claim.door
+        entry.claim_id, entry.claim_number = claim.request_id, self._number
+        entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
-        return Granted(entry.job, entry.token, self._limits.lease_ms)
+        return Granted(entry.job, entry.token, entry.lease_ms)
 
     def _answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
         tokens = [(grant.job.job_id, grant.token) for grant in grants]
-        self._answered[claim.robot_id] = (claim.request_id, tokens)
-        self._answered.move_to_end(claim.robot_id)
-        if len(self._answered) > self._limits.max_robots:
-            self._answered.popitem(last=False)
+        self._know_answer(claim.robot_id, claim.request_id, tokens)
         if post:
             self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
+
+    def _know_answer(self, robot_id: str, request_id: str, tokens: list[tuple[str, int]]) -> None:
+        self._answered[robot_id] = (request_id, tokens)
+        self._answered.move_to_end(robot_id)
+        if len(self._answered) > self._limits.max_robots:
+            self._answered.popitem(last=False)
 
     def _first_answer(self, claim: Claim) -> Answer | None:
         request_id, tokens = self._answered.get(claim.robot_id, ("", []))
         if request_id != claim.request_id:
             return None
         mine = [
-            Granted(entry.job, token, self._limits.lease_ms)
+            Granted(entry.job, token, entry.lease_ms)
             for job_id, token in tokens
             if (entry := self._jobs.get(job_id)) and entry.token == token and entry.job.status in ACTIVE
         ]
         return Answer(claim.robot_id, claim.request_id, mine)
 
-    def _request_stop(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+    def _request_stop(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))
         entry.stop_at_ns = now_ns + self._limits.cancel_grace_ms * MS
-        self._alarm(entry, entry.stop_at_ns)
+        self._deadlines.set_by(entry.job.job_id, entry.stop_at_ns)
         if event is JobEvent.CANCEL:
             entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)
         self._record(entry, event, False, wall_ns)
         self._doors.post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
 
-    def _ask(self, entry: _Entry, retryable: bool = True) -> Ask:
+    def _ask(self, entry: JobEntry, retryable: bool = True) -> Ask:
         job = entry.job
         return Ask(job.attempt < job.max_attempts, job.cancel_requested, retryable, entry.timed_out)
 
     def _move(
         self,
-        entry: _Entry,
+        entry: JobEntry,
         event: JobEvent,
         now_ns: int,
         wall_ns: int,
@@ -435,41 +543,46 @@ class JobStore:
         retryable = report.retryable if report else True
         status = next_status(before.status, event, self._ask(entry, retryable))
         changes = changes_of(before, event, status, report, robot_id, entry.timed_out, rfc3339(wall_ns))
-        entry.job = msgspec.structs.replace(before, status=status, **changes)
+        entry.job = msgspec.structs.replace(before, status=status, stuck=False, **changes)
         self._leave(before)
         self._arrive(entry, event, now_ns, wall_ns)
+        self._stuck.note(entry)
         self._status_counts[before.status] -= 1
         self._status_counts[status] += 1
+        if report is not None:
+            entry.last_report = (report.robot_id, report.token, report.event)
         self._record(entry, event, True, wall_ns)
 
     def _leave(self, before: Job) -> None:
         self._pending.discard(before.job_id)
+        self._scheduled.stop(before.job_id)
         if before.robot_id is not None and before.status in ACTIVE:
             held = self._held[before.robot_id]
             held.discard(before.job_id)
             if not held:
                 del self._held[before.robot_id]
 
-    def _arrive(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+    def _arrive(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         job = entry.job
         entry.expires_at_ns = None
         if job.status in ACTIVE:
             self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
-            entry.lease_until_ns = now_ns + self._limits.lease_ms * MS
-            self._alarm(entry, entry.lease_until_ns)
+            entry.lease_until_ns = now_ns + entry.lease_ms * MS
+            entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
+            self._deadlines.set_by(job.job_id, min(entry.lease_until_ns, entry.stuck_at_ns))
             if event is JobEvent.CLAIM:
                 self._waits.add(max(0, wall_ns - entry.due_wall_ns), now_ns)
             elif event is JobEvent.START and job.timeout_s:
                 entry.timeout_at_ns = now_ns + int(job.timeout_s * SECOND)
-                self._alarm(entry, entry.timeout_at_ns)
+                self._deadlines.set_by(job.job_id, entry.timeout_at_ns)
             return
-        entry.lease_until_ns = entry.stop_at_ns = entry.timeout_at_ns = None
+        entry.lease_until_ns = entry.stop_at_ns = entry.timeout_at_ns = entry.stuck_at_ns = None
         if job.status is JobStatus.PENDING:
             self._return(entry, event, now_ns, wall_ns)
         else:
             self._finish(entry, wall_ns)
 
-    def _return(self, entry: _Entry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
+    def _return(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         """Back to the queue. The first lost lease costs no wait: the robot failed, not the job."""
         free = event is JobEvent.RELEASE or (event is JobEvent.LEASE_EXPIRED and entry.job.attempt == 1)
         wait_ns = 0 if free else backoff_ns(entry.job.attempt, self._limits, self._rng)
@@ -479,100 +592,116 @@ class JobStore:
         )
         self._enqueue(entry, now_ns, wall_ns)
 
-    def _enqueue(self, entry: _Entry, now_ns: int, wall_ns: int) -> None:
+    def _enqueue(self, entry: JobEntry, now_ns: int, wall_ns: int) -> None:
         job = entry.job
         entry.due = entry.due_wall_ns <= wall_ns
         if not entry.due:
-            heapq.heappush(self._scheduled, (entry.due_wall_ns, job.job_id))
-            self._sweep_scheduled()
+            self._scheduled.set_by(job.job_id, entry.due_wall_ns)
             return
         self._matchable = True
         order = rank(entry.due_wall_ns, job.priority, entry.seq, self._limits.aging_ms_per_level)
         self._pending.push(job.job_id, entry.needs, order)
         if job.pending_timeout_s:
             entry.expires_at_ns = now_ns + int(job.pending_timeout_s * SECOND)
-            self._alarm(entry, entry.expires_at_ns)
+            self._deadlines.set_by(job.job_id, entry.expires_at_ns)
 
-    def _sweep_scheduled(self) -> None:
-        """Jobs that were cancelled before their time go in bulk, once they are most of the heap."""
-        later = self._status_counts[JobStatus.PENDING] - len(self._pending)
-        if len(self._scheduled) > 1_024 + 2 * later:
-            self._scheduled = [
-                (at_ns, job_id)
-                for at_ns, job_id in self._scheduled
-                if (entry := self._jobs.get(job_id)) and not entry.due and entry.due_wall_ns == at_ns
-            ]
-            heapq.heapify(self._scheduled)
-
-    def _finish(self, entry: _Entry, wall_ns: int) -> None:
+    def _finish(self, entry: JobEntry, wall_ns: int) -> None:
         job = entry.job
         self._roll_day(wall_ns)
         if job.status in self._today:
             self._today[job.status] += 1
-        entry.alarm_ns = None
-        entry.due = True
-        entry.size_bytes += len(encode(job.result)) if job.result is not None else 0
-        self._finished[job.job_id] = None
-        self._finished_bytes += entry.size_bytes
-        limits = self._limits
-        while len(self._finished) > limits.max_finished or self._finished_bytes > limits.max_finished_bytes:
-            oldest, _ = self._finished.popitem(last=False)
-            gone = self._jobs.pop(oldest)
-            del self._by_seq[gone.seq]
-            self._status_counts[gone.job.status] -= 1
-            self._finished_bytes -= gone.size_bytes
+        entry.add_result_size()
+        self._shelve(entry, self._number + 1)
+
+    def _shelve(self, entry: JobEntry, number: int) -> None:
+        self._deadlines.stop(entry.job.job_id)
+        self._finished.add(entry.job.job_id, entry.size_bytes, number)
+
+    def trim(self, committed: int) -> None:
+        """Forgets the oldest finished jobs beyond the bounds, but none of the events from number `committed`
+        on: who asked for one would not find it anywhere."""
+        for job_id in self._finished.take_excess(committed):
+            self._status_counts[self._jobs.pop(job_id).job.status] -= 1
+
+    def unanswered(self, commands: Iterable[Command | Redrive]) -> set[str]:
+        """Request ids whose first reply, if there was one, is in the journal only: `replies.remember` it."""
+        return {c.request_id for c in commands if isinstance(c, Once) and self.replies.missing(c.request_id)}
+
+    def forgotten(self, commands: Iterable[Command | Redrive]) -> set[str]:
+        """Jobs that these are about and that are not in memory, if they exist: `remember` them first."""
+        named: set[str] = set()
+        for command in commands:
+            if isinstance(command, Get | Retry | Cancel | Report):
+                named.add(command.job_id)
+            if isinstance(command, Submit):
+                named.update(self._made_by(command, command.job_ids))
+            elif isinstance(command, Retry):
+                named.update(self._made_by(command, [command.new_job_id]))
+        return {job_id for job_id in named if job_id not in self._jobs}
+
+    def _made_by(self, command: Keyed, job_ids: list[str]) -> list[str]:
+        if job_ids and job_ids[0] in self._submitted:
+            return job_ids
+        return self.replies.job_ids(command)
+
+    def remember(self, record: JobRecord) -> None:
+        """A finished job that somebody names again; for a job that is known nothing changes."""
+        if record.job.job_id not in self._jobs:
+            self._shelve(self._keep(record), self._number)
 
     def _roll_day(self, wall_ns: int) -> None:
         if day_of(wall_ns) > self._day:
             self._day = day_of(wall_ns)
             self._today = dict.fromkeys(self._today, 0)
 
-    def _alarm(self, entry: _Entry, at_ns: int) -> None:
-        """One alarm per job, at its earliest deadline; a lease that is extended moves it when it rings."""
-        if entry.alarm_ns is None or at_ns < entry.alarm_ns:
-            entry.alarm_ns = at_ns
-            heapq.heappush(self._deadlines, (at_ns, next(self._tie), entry.job.job_id))
-            self._sweep_deadlines()
+    def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
+        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
+        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
+        newest first. The second value is whether every live job is among them."""
+        ended = [self._jobs[job_id] for job_id in self._finished.newest(limit // 4)]
+        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
+        waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
+        live = list(islice(chain(held, waiting), limit - len(ended)))
+        found = sorted(ended + live, key=lambda entry: entry.changed_at)
+        complete = len(live) == len(self._jobs) - len(self._finished)
+        return [(entry.job, entry.changed_at) for entry in found], complete
 
-    def _sweep_deadlines(self) -> None:
-        """Alarms of jobs that ended early go in bulk, once they are most of the heap."""
-        if len(self._deadlines) > 1_024 + 2 * (len(self._jobs) - len(self._finished)):
-            self._deadlines = [
-                alarm
-                for alarm in self._deadlines
-                if (entry := self._jobs.get(alarm[2])) and entry.alarm_ns == alarm[0]
-            ]
-            heapq.heapify(self._deadlines)
+    def _record(
+        self, entry: JobEntry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
+    ) -> None:
+        at = rfc3339(wall_ns)
+        if announced:
+            number, self._number, self._part = self._number, self._number + 1, 0
+            entry.changed_at = at
+        else:
+            self._part += 1
+            number = self._number - 1
+        self._facts.append(Fact(number, self._part, event, at, entry.record(), said))
 
-    def _record(self, entry: _Entry, event: JobEvent, announced: bool, wall_ns: int) -> None:
-        self._facts.append(Fact(entry.job, event, announced, rfc3339(wall_ns)))
-
-    def _entry(self, job_id: str) -> _Entry:
+    def _entry(self, job_id: str) -> JobEntry:
         entry = self._jobs.get(job_id)
         if entry is None:
             raise NotFound(f"no job {job_id}")
         return entry
 
 
-def _deadlines(entry: _Entry) -> list[tuple[int, JobEvent]]:
-    dated = (
-        (entry.stop_at_ns, JobEvent.CANCEL_EXPIRED),
-        (entry.lease_until_ns, JobEvent.LEASE_EXPIRED),
-        (entry.timeout_at_ns, JobEvent.TIMEOUT),
-        (entry.expires_at_ns, JobEvent.PENDING_TIMEOUT),
-    )
-    return [(at_ns, event) for at_ns, event in dated if at_ns is not None]
+def _check_result(result: Any) -> None:
+    """Before anything changes: what cannot be written is an error of this report alone."""
+    try:
+        encode(result)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
 
 
-def _selected(job: Job, status: str | None, robot_id: str | None, environment: str | None) -> bool:
-    return (
-        status in (None, job.status)
-        and robot_id in (None, job.robot_id)
-        and environment in (None, job.environment)
-    )
+def _said_again(entry: JobEntry, report: Report) -> bool:
+    """A start and the end may come in one batch, so that of both only the answers are lost."""
+    job = entry.job
+    mine = (report.robot_id, report.token) == (job.robot_id, entry.token)
+    started = report.event is JobEvent.START and job.started_at is not None
+    return entry.last_report == (report.robot_id, report.token, report.event) or (mine and started)
 
 
-def _fenced(entry: _Entry, report: Report) -> Exception:
+def _fenced(entry: JobEntry, report: Report) -> Exception:
     job = entry.job
     if job.robot_id != report.robot_id and entry.token == report.token and job.status in ACTIVE:
         return Forbidden(f"{job.job_id} is held by another robot", "not_yours")

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import zlib
+from collections.abc import Iterable
 
 import msgspec
 
@@ -98,7 +99,19 @@ class KeyTable:
         self._limits = limits
         self._records: dict[str, KeyRecord] = {}  # in the order of issue
         self._changes: list[KeyRecord] = []
+        self._forgotten: list[str] = []
         self._issued = 0
+
+    def restore(self, records: Iterable[KeyRecord]) -> None:
+        """Once, before the first command."""
+        for record in sorted(records, key=lambda record: record.number):
+            self._records[record.key.key_id] = record
+            self._issued = max(self._issued, record.number)
+
+    def take_forgotten(self) -> list[str]:
+        """Ids of dead keys that made room since the last call."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
 
     def issue(
         self, key_id: str, robot_id: str, name: str, digest: str, ttl_s: float | None, wall_ns: int
@@ -130,6 +143,7 @@ class KeyTable:
         if oldest is None:
             raise Busy(f"the fleet holds its limit of {self._limits.max_keys} keys", "full", 5.0)
         del self._records[oldest]
+        self._forgotten.append(oldest)
 
     def rotate(
         self, key_id: str, new_id: str, digest: str, ttl_s: float | None, grace_s: float, wall_ns: int

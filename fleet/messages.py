@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from fleet.job import Job, JobEvent, JobStatus
+from fleet.robot import Robot
 from fleet.wall_time import WallTime
 
 # In a Python pattern `$` would let a final newline in. No id begins with a dot: in a path `..` is a step.
@@ -62,11 +63,26 @@ class JobToken(msgspec.Struct, frozen=True):
     token: Token
 
 
+class Once(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that must not be carried out twice. Its sender makes `request_id`; the fleet's client does
+    so for every command that has none."""
+
+    request_id: str = ""
+
+
+class Keyed(Once, frozen=True, kw_only=True):
+    """A command whose `request_id` may be of a client's own making, for as long as `idempotency_s`:
+    `fingerprint` then tells one request from another under the same id."""
+
+    fingerprint: str = ""
+
+
 # -- from doors to the job store: each is idempotent on an id that its sender made
 
 
-class Submit(msgspec.Struct, frozen=True):
-    """New jobs under ids that the door made. All or nothing."""
+class Submit(Keyed, frozen=True):
+    """New jobs under ids that the door made. All or nothing. Without a `request_id` the first of the ids
+    tells that it is repeated."""
 
     job_ids: list[str]
     specs: list[JobSpec]
@@ -77,14 +93,14 @@ class Get(msgspec.Struct, frozen=True):
     job_id: str
 
 
-class Retry(msgspec.Struct, frozen=True):
-    """A new job like `job_id`, under an id that the door made."""
+class Retry(Keyed, frozen=True):
+    """A new job like `job_id`, under an id that the door made. Repeated as Submit is."""
 
     job_id: str
     new_job_id: str
 
 
-class Cancel(msgspec.Struct, frozen=True):
+class Cancel(Once, frozen=True):
     job_id: str
 
 
@@ -100,6 +116,8 @@ class Report(msgspec.Struct, frozen=True):
     error: str | None = None
     retryable: bool = True
     progress: float | None = None
+    current_node: str | None = None
+    message: str | None = None
 
 
 class Announce(msgspec.Struct, frozen=True):
@@ -110,6 +128,12 @@ class Announce(msgspec.Struct, frozen=True):
     status: JobStatus
 
 
+class AnnounceDepth(Once, frozen=True):
+    """An event of queue-metrics that somebody else's queue made; the depth of ours does not change."""
+
+    depth: int
+
+
 class Held(msgspec.Struct, frozen=True):
     """Asks for the ids of the jobs that a robot holds."""
 
@@ -117,16 +141,20 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class EndClaim(msgspec.Struct, frozen=True):
-    """The robot was drained, set aside or deleted: its parked claim ends with no job."""
+    """The robot was drained, set aside or deleted: its claim ends with no job if it was admitted before
+    `admission`, whether it is parked or still on its way."""
 
     robot_id: str
+    admission: int
 
 
 class Beats(msgspec.Struct, frozen=True):
-    """The jobs that a robot says it is working on."""
+    """The jobs that a robot says it is working on. `lease_ms` is how long the registry gives it now; of each
+    job it does not shorten the lease that was told in the grant."""
 
     robot_id: str
     jobs: list[JobToken]
+    lease_ms: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -141,6 +169,8 @@ class Claim(msgspec.Struct, frozen=True):
     environment: str
     max_concurrent_jobs: int
     call: int = 0
+    lease_ms: int = 0
+    admission: int = 0
 
 
 class Withdraw(msgspec.Struct, frozen=True):
@@ -151,7 +181,20 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
-Command = Submit | Retry | Get | Held | Cancel | Report | Announce | EndClaim | Beats | Claim | Withdraw
+Command = (
+    Submit
+    | Retry
+    | Get
+    | Held
+    | Cancel
+    | Report
+    | Announce
+    | AnnounceDepth
+    | EndClaim
+    | Beats
+    | Claim
+    | Withdraw
+)
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -216,11 +259,12 @@ class Beat(msgspec.Struct, frozen=True):
 
 
 class BeatReply(msgspec.Struct, frozen=True):
-    """`refused` is "" or a code: not_found, superseded."""
+    """`refused` is "" or a code: not_found, superseded. `lease_ms` is for the jobs that the beat names."""
 
     next_heartbeat_ms: int = 0
     drain: bool = False
     refused: str = ""
+    lease_ms: int = 0
 
 
 class Opened(msgspec.Struct, frozen=True):
@@ -228,11 +272,14 @@ class Opened(msgspec.Struct, frozen=True):
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """What the job store must know of a robot to serve its claim."""
+    """What the job store must know of a robot to serve its claim. `admission` is higher than that of any
+    claim that was ended (EndClaim) before this one was admitted."""
 
     capabilities: list[str]
     environment: str
     max_concurrent_jobs: int
+    lease_ms: int
+    admission: int
 
 
 class RobotCounts(msgspec.Struct, frozen=True):
@@ -251,6 +298,7 @@ class JobCounts(msgspec.Struct, frozen=True):
     depth: int = 0
     avg_wait_time_ms: int = 0
     up_s: int = 0
+    stuck: int = 0
 
 
 # -- the robot socket, robot to server
@@ -329,6 +377,8 @@ class ToRobot(msgspec.Struct, frozen=True, tag_field="type", kw_only=True):
 
 
 class Welcome(ToRobot, frozen=True, kw_only=True, tag="welcome"):
+    """First of all, and again whenever the interval is another."""
+
     heartbeat_ms: int
 
 
@@ -356,7 +406,11 @@ class Drain(ToRobot, frozen=True, kw_only=True, tag="drain"):
     pass
 
 
-ServerMessage = Welcome | Ack | Error | CancelJob | Drain
+class Resume(ToRobot, frozen=True, kw_only=True, tag="resume"):
+    """The drain is over: claim again."""
+
+
+ServerMessage = Welcome | Ack | Error | CancelJob | Drain | Resume
 decode_server_message = msgspec.json.Decoder(ServerMessage).decode
 
 
@@ -387,22 +441,45 @@ class AdmitClaim(msgspec.Struct, frozen=True):
     robot_id: str
 
 
-class UpdateRobot(msgspec.Struct, frozen=True):
+class UpdateRobot(Once, frozen=True):
     """Replaces what a known robot says of itself."""
 
     spec: RobotSpec
 
 
-class SetRobotStatus(msgspec.Struct, frozen=True):
-    """None leaves as it is."""
+class SetRobotStatus(Once, frozen=True):
+    """None leaves as it is. `note` and `until` (RFC 3339) belong to what is entered."""
 
     robot_id: str
     maintenance: bool | None = None
     draining: bool | None = None
+    note: str = ""
+    until: WallTime | None = None
 
 
-class DeleteRobot(msgspec.Struct, frozen=True):
+class StatusSet(msgspec.Struct, frozen=True):
+    """Claims admitted before `admission` must not be served if the robot gets no more jobs: EndClaim."""
+
+    robot: Robot
+    admission: int
+
+
+class BeginDeletion(Once, frozen=True):
+    """From now on no claim of the robot is admitted, until it is deleted, the deletion is given up, or
+    `deletion_ms` have passed. The reply is an admission: claims of before it must be ended."""
+
     robot_id: str
+
+
+class GiveUpDeletion(Once, frozen=True):
+    robot_id: str
+
+
+class DeleteRobot(Once, frozen=True):
+    """Ends the deletion that the reply to BeginDeletion began."""
+
+    robot_id: str
+    admission: int
 
 
 class GetRobot(msgspec.Struct, frozen=True):
@@ -434,6 +511,15 @@ class RevokeKey(msgspec.Struct, frozen=True):
     key_id: str
 
 
+class AnnounceRobot(Once, frozen=True):
+    """An event of robot-status that somebody else's robot made; no robot of ours changes."""
+
+    robot_id: str
+    status: str
+    cpu_percent: float
+    memory_mb: float
+
+
 RegistryCommand = (
     OpenSession
     | CloseSession
@@ -441,11 +527,14 @@ RegistryCommand = (
     | UpdateRobot
     | AdmitClaim
     | SetRobotStatus
+    | BeginDeletion
+    | GiveUpDeletion
     | DeleteRobot
     | GetRobot
     | IssueKey
     | RotateKey
     | RevokeKey
+    | AnnounceRobot
 )
 
 

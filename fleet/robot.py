@@ -22,7 +22,17 @@ class RobotMetrics(msgspec.Struct, frozen=True):
     memory_mb: float = 0.0
 
 
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """Maintenance or a drain: why, since when and, unless somebody ends it by hand, until when."""
+
+    note: str = ""
+    since: WallTime
+    until: WallTime | None = None
+
+
 class Robot(msgspec.Struct, frozen=True, kw_only=True):
+    """`heartbeat_interval_ms` is how often it was told to beat."""
+
     robot_id: str
     name: str
     hostname: str
@@ -36,6 +46,9 @@ class Robot(msgspec.Struct, frozen=True, kw_only=True):
     last_heartbeat: WallTime | None
     created_at: WallTime
     draining: bool
+    drain: Pause | None
+    maintenance: Pause | None
+    heartbeat_interval_ms: int
     metrics: RobotMetrics
 
 

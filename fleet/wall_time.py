@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated
 
 from msgspec import Meta
@@ -16,11 +17,17 @@ LAST_DAY = 2_932_896  # 9999-12-31, after which RFC 3339 has no years
 
 def rfc3339(wall_ns: int) -> str:
     """`wall_ns`: nanoseconds since 1970 UTC -> "2025-01-15T10:30:00.000Z"."""
-    seconds, rest = divmod(wall_ns, 1_000_000_000)
+    return _written(wall_ns // 1_000_000)
+
+
+@lru_cache(maxsize=1_024)  # a batch of facts has one time
+def _written(wall_ms: int) -> str:
+    seconds, rest_ms = divmod(wall_ms, 1_000)
     moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ms:03d}Z"
 
 
+@lru_cache(maxsize=1_024)
 def wall_ns_of(text: str) -> int:
     """The inverse, for times that a client names. Raises PeerFault unless `text` has an offset."""
     try:

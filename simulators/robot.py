@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from random import Random
 
 import msgspec
@@ -21,6 +22,7 @@ from fleet.messages import (
     JobToken,
     Obeyed,
     Register,
+    Resume,
     ServerMessage,
     Start,
     Welcome,
@@ -32,6 +34,11 @@ REFUSED_PAUSE_MS = 1_000
 RECONNECT_MIN_MS = 1_000
 RECONNECT_MAX_MS = 30_000
 HEARTBEAT_JITTER = 0.1
+MAX_OPEN_BEATS = 8
+# A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
+HELD_PART = 0.9
+# What was asked may have been done, or may yet be: it is asked for again under the same id.
+UNDECIDED = frozenset({"unavailable", "failed", "overloaded", "busy"})
 LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yours"})
 
 
@@ -88,13 +95,20 @@ class _Work(msgspec.Struct):
     job_id: str
     token: int
     ends_ns: int
+    lease_ns: int
+    held_until_ns: int
     started: bool = False
     ended: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.job_id, self.token
 
 
 class RobotBrain:
     """`decide` is the only way in. It keeps its jobs through a lost connection: their tokens stay
-    valid, and what it said without an answer it says again."""
+    valid, and what it said without an answer it says again. A job whose lease no answered heartbeat has
+    extended in time it drops before it does anything else: another robot may have it by now."""
 
     def __init__(self, profile: RobotProfile) -> None:
         self._profile = profile
@@ -112,16 +126,19 @@ class RobotBrain:
         self._ids = 0
         self._cpu = 20.0
         self._memory = 512.0
+        self._beats: OrderedDict[str, int] = OrderedDict()  # message id -> when it was said
         self.completed = 0
         self.failed = 0
+        self.fenced = 0
 
     def decide(self, heard: Sense, now_ns: int, rng: Random) -> list[Effect]:
         """Everything that follows from one thing heard at `now_ns` (monotonic)."""
+        self._fence(now_ns)
         match heard:
             case Connected():
                 effects = self._on_connected()
             case Disconnected():
-                return self._on_disconnected(now_ns, rng)
+                effects = self._on_disconnected(now_ns, rng)
             case Heard(message):
                 effects = self._on_message(message, now_ns, rng)
             case Woke():
@@ -131,13 +148,22 @@ class RobotBrain:
             effects += self._work_on(now_ns, rng)
             effects += self._beat(now_ns, rng)
             effects += self._ask_for_work(now_ns, rng)
-            effects += self._next_alarm()
-        return effects
+        else:
+            self._work_on(now_ns, rng)  # what it has to report waits for a connection
+        return effects + self._next_alarm()
+
+    def _fence(self, now_ns: int) -> None:
+        """What was finished in time is still to be told; what was not is not ours to go on with."""
+        for work in [w for w in self._works.values() if not w.ended and w.held_until_ns <= now_ns]:
+            del self._works[work.job_id]
+            self.fenced += 1
+            begun = [said for said, r in self._unanswered.items() if (r.job_id, r.token) == work.key]
+            for said in begun:
+                del self._unanswered[said]
 
     def _on_connected(self) -> list[Effect]:
         self._connected = True
         self._draining = False  # a session that drains is told so again
-        self._again.clear()
         return [self._register(), *(Say(report) for report in self._unanswered.values())]
 
     def _register(self) -> Effect:
@@ -155,6 +181,7 @@ class RobotBrain:
         self._connected = False
         self._claim_said = False
         self._heartbeat_ms = 0
+        self._again.clear()
         ceiling_ms = min(RECONNECT_MAX_MS, RECONNECT_MIN_MS << min(self._failures, 10))
         self._failures += 1
         return [ConnectAt(now_ns + rng.randrange(ceiling_ms * MS))]
@@ -164,9 +191,7 @@ class RobotBrain:
             case Welcome():
                 # Only now: a server may accept a socket and close it for a bad token.
                 self._failures = 0
-                self._heartbeat_ms = max(1, message.heartbeat_ms)
-                # A random phase: a fleet that starts together must not beat together.
-                self._beat_ns = now_ns + rng.randrange(self._heartbeat_ms * MS)
+                self._follow(max(1, message.heartbeat_ms), now_ns, rng)
             case Ack():
                 self._on_ack(message, now_ns, rng)
             case Error():
@@ -175,18 +200,35 @@ class RobotBrain:
                 return self._obey(message.job_id)
             case Drain():
                 self._draining = True
+            case Resume():
+                self._draining = False
         return []
+
+    def _follow(self, heartbeat_ms: int, now_ns: int, rng: Random) -> None:
+        """A random phase: a fleet that starts together, or is told another interval together, must not beat
+        together. Later than the first, the server answers a heartbeat so: the next is not due at once."""
+        least = 0.5 if self._heartbeat_ms else 0.0
+        self._heartbeat_ms = heartbeat_ms
+        self._beat_ns = now_ns + int(heartbeat_ms * MS * (least + rng.random()))
 
     def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
         if self._ends_claim(ack.id):
             for job in ack.jobs or []:
                 self._works[job.job_id] = self._take(job, now_ns, rng)
             return
+        if str(ack.id) in self._beats:
+            return self._hold(self._beats.pop(str(ack.id)))
         report = self._unanswered.pop(str(ack.id), None)
         if isinstance(report, Complete | Fail):
             self.completed += isinstance(report, Complete)
             self.failed += isinstance(report, Fail)
             self._drop(report)
+
+    def _hold(self, said_ns: int) -> None:
+        """An answered heartbeat extends the lease of what it named; of what came later it says less than its
+        grant did."""
+        for work in self._works.values():
+            work.held_until_ns = max(work.held_until_ns, said_ns + int(work.lease_ns * HELD_PART))
 
     def _ends_claim(self, reply_to: str | int | None) -> bool:
         if self._claim is None or reply_to != self._claim.id:
@@ -204,13 +246,22 @@ class RobotBrain:
     def _take(self, job: GrantedJob, now_ns: int, rng: Random) -> _Work:
         mean_s = self._profile.service_mean_s
         service_s = min(rng.expovariate(1 / mean_s), 10 * mean_s)
-        return _Work(job.job_id, job.token, now_ns + int(service_s * SECOND))
+        lease_ns = job.lease_ms * MS
+        return _Work(
+            job.job_id,
+            job.token,
+            now_ns + int(service_s * SECOND),
+            lease_ns,
+            now_ns + int(lease_ns * HELD_PART),
+        )
 
     def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
         later_ns = now_ns + REFUSED_PAUSE_MS * MS
-        if self._ends_claim(error.id):
-            self._claim_ns = later_ns
-        elif error.id is None and error.code == "not_found":
+        if self._claim is not None and error.id == self._claim.id:
+            self._claim_said, self._claim_ns = False, later_ns
+            if error.code not in UNDECIDED:
+                self._claim = None
+        elif error.code == "not_found" and (error.id is None or str(error.id) in self._beats):
             return [self._register()]  # a heartbeat found nobody of our name
         elif report := self._unanswered.get(str(error.id)):
             if error.code in LOST:
@@ -266,6 +317,7 @@ class RobotBrain:
         return [
             Say(
                 Heartbeat(
+                    id=self._note_beat(now_ns) if busy else None,
                     status="busy" if busy else "idle",
                     cpu_percent=round(self._cpu, 1),
                     memory_mb=round(self._memory, 1),
@@ -273,6 +325,14 @@ class RobotBrain:
                 )
             )
         ]
+
+    def _note_beat(self, now_ns: int) -> str:
+        """Only with jobs in hand is an answer worth its message."""
+        said = self._id()
+        self._beats[said] = now_ns
+        if len(self._beats) > MAX_OPEN_BEATS:
+            self._beats.popitem(last=False)
+        return said
 
     def _may_claim(self) -> bool:
         ready = self._heartbeat_ms > 0 and not self._draining and not self._claim_said
@@ -299,7 +359,8 @@ class RobotBrain:
         )
 
     def _next_alarm(self) -> list[Effect]:
-        times = [work.ends_ns for work in self._works.values() if not work.ended]
+        working = [work for work in self._works.values() if not work.ended]
+        times = [min(work.ends_ns, work.held_until_ns) for work in working]
         times += self._again.values()
         if self._beat_ns is not None and self._heartbeat_ms:
             times.append(self._beat_ns)

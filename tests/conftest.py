@@ -17,6 +17,7 @@ import pytest
 import ray
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from postgres import Postgres, postgres_server
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -249,6 +250,14 @@ def ray_cluster() -> Iterator[None]:
     connect_ray(None, "fleetcast-tests", 2)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests of a run, which are marked `system`; a `new_database()` for each. It runs
+    again after a test that stopped it."""
+    with postgres_server() as server:
+        yield server
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ class FleetCounts(msgspec.Struct, frozen=True):
     offline_robots: int
     active_jobs: int
     queue_depth: int
+    stuck_jobs: int
 
 
 @metrics.get(
@@ -33,16 +34,17 @@ class FleetCounts(msgspec.Struct, frozen=True):
 async def fleet(request: Request) -> Response:
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
-    now = await door.fleet.metrics()
+    robots, jobs = await door.fleet.counts()
     return answer(
         FleetCounts(
-            total_robots=now.robots.total,
-            active_robots=now.robots.active,
-            idle_robots=now.robots.idle,
-            busy_robots=now.robots.busy,
-            offline_robots=now.robots.offline,
-            active_jobs=now.jobs.running,
-            queue_depth=now.queue.depth,
+            total_robots=robots.total,
+            active_robots=robots.active,
+            idle_robots=robots.idle,
+            busy_robots=robots.busy,
+            offline_robots=robots.offline,
+            active_jobs=jobs.running,
+            queue_depth=jobs.depth,
+            stuck_jobs=jobs.stuck,
         )
     )
 
@@ -55,6 +57,9 @@ class Connections(msgspec.Struct, frozen=True):
     lag_bytes: int
     slow_disconnects: int
     ignored_messages: int
+    resumed: int
+    gaps: int
+    snapshots: int
 
 
 @metrics.get(
@@ -62,22 +67,26 @@ class Connections(msgspec.Struct, frozen=True):
 )
 async def connections(request: Request) -> Response:
     """Of this process: open sockets per endpoint, metrics watchers per `environment`, events and bytes sent
-    to watchers, by how many bytes the slowest is behind, watchers that were dropped for being slow, and
-    messages of watchers that nobody asked for."""
+    to watchers, by how many bytes the slowest is behind, watchers that were dropped for being slow,
+    messages of watchers that nobody asked for, watchers that continued where they had been, holes in what
+    this process heard of the fleet, and snapshots of the state that it made for who had missed something."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("viewer")
-    feeds = door.hub.feeds
+    feeds, fanouts = door.hub.feeds, door.hub.fanouts
     sockets = {name: len(feed) for name, feed in feeds.items()}
     sockets |= {METRICS: len(door.wheel), "robots": len(door.sessions)}
     return answer(
         Connections(
             sockets,
             door.wheel.environments(),
-            sent_events=sum(feed.sent_events for feed in feeds.values()),
-            sent_bytes=sum(feed.sent_bytes for feed in feeds.values()),
-            lag_bytes=max(feed.lag_bytes() for feed in feeds.values()),
-            slow_disconnects=sum(feed.slow_disconnects for feed in feeds.values()),
-            ignored_messages=sum(feed.ignored_messages for feed in feeds.values()),
+            sent_events=sum(fanout.sent_events for fanout in fanouts),
+            sent_bytes=sum(fanout.sent_bytes for fanout in fanouts),
+            lag_bytes=max(fanout.lag_bytes() for fanout in fanouts),
+            slow_disconnects=sum(fanout.slow_disconnects for fanout in fanouts),
+            ignored_messages=sum(fanout.ignored_messages for fanout in fanouts),
+            resumed=sum(feed.resumed for feed in feeds.values()),
+            gaps=sum(feed.gaps for feed in feeds.values()),
+            snapshots=sum(feed.recovery.snapshots for feed in feeds.values()),
         )
     )
 
@@ -99,7 +108,8 @@ async def live(request: Request) -> Response:
     openapi_extra=operation({200: Health, 503: Health}, role=None),
 )
 async def ready(request: Request) -> Response:
-    """503 while the server drains, or has no keys to check tokens with."""
+    """503 while the server drains, has no keys to check tokens with, or gets no answer from the fleet's job
+    store or registry; `fleet_crash_loop` when those begin anew again and again."""
     door: Door = request.app.state.door
     return answer(Health(door.state), 200 if door.state == "ready" else 503)
 

@@ -40,6 +40,7 @@ from fleet.messages import (
     RegisterRobot,
     Release,
     Report,
+    Resume,
     RobotMessage,
     RobotSpec,
     Start,
@@ -48,6 +49,7 @@ from fleet.messages import (
     decode_robot_message,
     granted_job,
 )
+from fleet.robot import Robot
 
 MAX_UNANSWERED = 64
 MAX_UNSENT_BYTES = 1024 * 1024
@@ -74,6 +76,7 @@ class RobotSession:
         self._claims: dict[str, asyncio.Future[Answer]] = {}
         self._told: set[str] = set()
         self._drained = False
+        self._heartbeat_ms = 0
         self._early: list[RobotMessage] | None = []  # until the registry knows this socket
         self._unanswered = 0
         settings = door.settings
@@ -128,7 +131,9 @@ class RobotSession:
             case Register():
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 spec = RobotSpec(robot_id=self.robot_id, **fields)
-                self._ask(message.id, self._fleet.administer(RegisterRobot(spec, self.session)))
+                self._ask(
+                    message.id, self._fleet.administer(RegisterRobot(spec, self.session)), self._on_registered
+                )
             case _:
                 self._ask(message.id, self._fleet.execute(report_of(message, self.robot_id)))
 
@@ -199,10 +204,23 @@ class RobotSession:
         for job_id in answer.cancel:
             self.cancel(job_id)
         self._told.intersection_update(answer.cancel)
-        if answer.drain and not self._drained:
-            self._say(Drain())
-        self._drained = answer.drain
+        if not answer.refused:
+            self._tell_drain(answer.drain)
+            self._tell_interval(answer.next_heartbeat_ms)
         return None
+
+    def _tell_drain(self, drained: bool) -> None:
+        if drained != self._drained:
+            self._drained = drained
+            self._say(Drain() if drained else Resume())
+
+    def _on_registered(self, robot: Robot) -> None:
+        self._tell_interval(robot.heartbeat_interval_ms)
+
+    def _tell_interval(self, heartbeat_ms: int) -> None:
+        if heartbeat_ms != self._heartbeat_ms:
+            self._heartbeat_ms = heartbeat_ms
+            self._say(Welcome(heartbeat_ms=heartbeat_ms))
 
     def _on_granted(self, message: ClaimJobs, answer: Answer) -> ToRobot | None:
         self._told.difference_update(grant.job.job_id for grant in answer.grants)
@@ -219,7 +237,7 @@ class RobotSession:
     def welcome(self, heartbeat_ms: int) -> None:
         """What the robot said before goes on its way now: earlier, it might have come to the registry
         before this session did, and been taken for one of the past."""
-        self._say(Welcome(heartbeat_ms=heartbeat_ms))
+        self._tell_interval(heartbeat_ms)
         early, self._early = self._early or [], None
         if len(early) >= MAX_UNANSWERED and not self._closed:
             self._socket.transport.resume_reading()
@@ -259,7 +277,13 @@ def report_of(message: RobotMessage, robot_id: str) -> Report:
             return Report(JobEvent.START, message.job_id, robot_id, message.token)
         case Progress():
             return Report(
-                JobEvent.PROGRESS, message.job_id, robot_id, message.token, progress=message.progress
+                JobEvent.PROGRESS,
+                message.job_id,
+                robot_id,
+                message.token,
+                progress=message.progress,
+                current_node=message.current_node,
+                message=message.message,
             )
         case Complete():
             return Report(JobEvent.COMPLETE, message.job_id, robot_id, message.token, result=message.result)

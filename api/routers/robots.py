@@ -20,10 +20,12 @@ from api.strict_json import split
 from fleet.errors import Conflict, NotFound, PeerFault
 from fleet.messages import (
     Beat,
+    BeginDeletion,
     Cpu,
     DeleteRobot,
     EndClaim,
     GetRobot,
+    GiveUpDeletion,
     HeartbeatAnswer,
     Held,
     Id,
@@ -34,10 +36,12 @@ from fleet.messages import (
     RobotSpec,
     RobotTraits,
     SetRobotStatus,
+    StatusSet,
+    Text,
     UpdateRobot,
 )
 from fleet.robot import Robot, RobotStatus
-from fleet.wall_time import WallTime, rfc3339
+from fleet.wall_time import WallTime, rfc3339, wall_ns_of
 
 RESERVED_IDS = ("register", "heartbeats")  # routes beside `/robots/{robot_id}`
 ID_RULE = "robot_id must have 1-64 of A-Za-z0-9_.:- and no leading dot, and not be register or heartbeats"
@@ -144,24 +148,27 @@ async def delete(request: Request) -> Response:
     door: Door = request.app.state.door
     (await door.principal(request)).need("operator")
     robot_id = request.path_params["robot_id"]
-    before = await door.fleet.administer(GetRobot(robot_id))
-    # First nothing new for it, then what it holds: a claim in between finds it draining.
-    await _no_more_jobs(door, SetRobotStatus(robot_id, draining=True))
+    # First nothing new for it, then what it holds: a claim in between comes too late.
+    admission: int = await door.fleet.administer(BeginDeletion(robot_id))
+    await door.fleet.execute(EndClaim(robot_id, admission))
     held = await door.fleet.execute(Held(robot_id))
     if held:
-        await door.fleet.administer(SetRobotStatus(robot_id, draining=before.draining))
+        await door.fleet.administer(GiveUpDeletion(robot_id))
         raise Conflict(
             f"{robot_id} holds {len(held)} jobs: drain it, and delete it when they are done", "busy_robot"
         )
-    await door.fleet.administer(DeleteRobot(robot_id))
+    await door.fleet.administer(DeleteRobot(robot_id, admission))
     return answer(Deleted(robot_id))
 
 
 class StatusBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`status`: "maintenance" enters it, "idle" leaves it. `drain`: no new jobs while true."""
+    """`status`: "maintenance" enters it, "idle" leaves it. `drain`: no new jobs while true. What is entered
+    may carry a `note`, and a time to come, `until`, at which it ends by itself."""
 
     status: Literal["maintenance", "idle"] | None = None
     drain: bool | None = None
+    note: Text = ""
+    until: WallTime | None = None
 
 
 @robots.put(
@@ -170,21 +177,32 @@ class StatusBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     openapi_extra=operation({200: Robot}, role="operator", body=StatusBody, refused=(404, 503)),
 )
 async def set_status(request: Request) -> Response:
+    """What is not named stays as it is. Entered again, it has the new note and end."""
     door: Door = request.app.state.door
     (await door.principal(request)).need("operator")
-    body = decode(await read_body(request), StatusBody)
+    command = _status_command(request.path_params["robot_id"], decode(await read_body(request), StatusBody))
+    done: StatusSet = await door.fleet.administer(command)
+    if command.maintenance or command.draining:
+        # The registry admits no further claim, and the one that waits or is on its way ends empty.
+        await door.fleet.execute(EndClaim(command.robot_id, done.admission))
+    return answer(done.robot)
+
+
+def _status_command(robot_id: str, body: StatusBody) -> SetRobotStatus:
+    """Raises BadRequest for an end without a begin, or one that has passed."""
     maintenance = None if body.status is None else body.status == "maintenance"
-    command = SetRobotStatus(request.path_params["robot_id"], maintenance, body.drain)
-    if maintenance or body.drain:
-        return answer(await _no_more_jobs(door, command))
-    return answer(await door.fleet.administer(command))
+    if (body.note or body.until) and not (maintenance or body.drain):
+        raise BadRequest(422, "note and until go with status maintenance or drain true", "invalid")
+    if body.until is not None and _until_ns(body.until) <= time.time_ns():
+        raise BadRequest(422, "until: this time has passed", "past_time")
+    return SetRobotStatus(robot_id, maintenance, body.drain, body.note, body.until)
 
 
-async def _no_more_jobs(door: Door, command: SetRobotStatus) -> Robot:
-    """The registry admits no further claim of the robot, and the one that waits ends empty."""
-    robot: Robot = await door.fleet.administer(command)
-    await door.fleet.execute(EndClaim(command.robot_id))
-    return robot
+def _until_ns(until: str) -> int:
+    try:
+        return wall_ns_of(until)
+    except PeerFault as error:
+        raise BadRequest(422, f"until: {error.detail}", error.code) from None
 
 
 class BeatBody(msgspec.Struct, frozen=True, kw_only=True):

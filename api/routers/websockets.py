@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Awaitable, Callable
 
-import msgspec
 from starlette.websockets import WebSocket
 
 from api.auth import Principal, Unauthenticated
@@ -19,12 +17,11 @@ from api.broadcasts import (
     on_robot_heartbeat,
 )
 from api.door import Door
-from api.hub import FeedHub, Watcher
+from api.hub import FeedHub
 from api.limits import may_come_from
-from api.websocket_protocol import FleetSocket, text_frame
+from api.websocket_protocol import FleetSocket
 from fleet.errors import Unavailable
-from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, encode
-from fleet.wall_time import rfc3339
+from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS
 
 # The reference imports the bus functions from here.
 __all__ = [
@@ -60,12 +57,33 @@ async def admit(websocket: WebSocket, door: Door) -> tuple[FleetSocket, Principa
     return socket, principal
 
 
-async def _watch(websocket: WebSocket, door: Door, name: str) -> Watcher | None:
+async def _watch(websocket: WebSocket, door: Door, name: str) -> None:
     admitted = await admit(websocket, door)
     if admitted is None:
-        return None
+        return
     socket, _ = admitted
-    return door.hub.feeds[name].add(socket)
+    fault = _version_fault(websocket)
+    if fault:
+        socket.close_with(1008, fault)
+    else:
+        _join(websocket, socket, door.hub.feeds[name])
+
+
+def _version_fault(websocket: WebSocket) -> str:
+    """What is wrong with `v` and `since`, or ""."""
+    query = websocket.query_params
+    if query.getlist("v") not in ([], ["2"]):
+        return "v must be 2, or be left out"
+    return "since must come once" if len(query.getlist("since")) > 1 else ""
+
+
+def _join(websocket: WebSocket, socket: FleetSocket, feed: FeedHub) -> None:
+    """Who names a place wants numbered messages, with or without `v`: plain ones have none."""
+    query = websocket.query_params
+    if "v" in query or "since" in query:
+        feed.add_numbered(socket, query.get("since"))
+    else:
+        feed.add(socket)
 
 
 async def live_jobs(websocket: WebSocket, door: Door) -> None:
@@ -77,15 +95,7 @@ async def robot_status(websocket: WebSocket, door: Door) -> None:
 
 
 async def queue_metrics(websocket: WebSocket, door: Door) -> None:
-    """The current depth first, before any change."""
-    watcher = await _watch(websocket, door, QUEUE_METRICS)
-    if watcher is not None:
-        watcher.write(text_frame(_depth_now(watcher.feed)))
-
-
-def _depth_now(feed: FeedHub) -> bytes:
-    depth = msgspec.json.decode(feed.current or b'{"depth":0}')["depth"]
-    return encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
+    await _watch(websocket, door, QUEUE_METRICS)
 
 
 async def metrics_stream(websocket: WebSocket, door: Door) -> None:
@@ -109,6 +119,9 @@ def _stream_parameters(websocket: WebSocket) -> tuple[int, str, str]:
     environments = websocket.query_params.getlist("environment") or ["development"]
     if len(environments) != 1 or not _ENVIRONMENT.fullmatch(environments[0]):
         return 0, "", "environment must match [A-Za-z0-9_.-]{1,64}"
+    for name in ("v", "since"):
+        if name in websocket.query_params:
+            return 0, "", f"{name} is for streams of events: of snapshots only the newest is of use"
     return int(text), environments[0], ""
 
 

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import os
 import pickle
-from collections.abc import AsyncIterator
+import secrets
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import ray.exceptions
-from conftest import FollowFeed, World, end_of, hear, refused, served, until
+from conftest import FollowFeed, World, end_of, hear, quick_limits, refused, served, until
 
-from actors.client import FleetClient, RayRoom
+from actors.client import FleetClient
+from actors.ray_room import RayRoom
 from actors.supervisor import JOB_STORE, REGISTRY, Supervisor, broadcaster_name
 from fleet.errors import Misuse, Unavailable
 from fleet.events import FEEDS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
@@ -73,14 +77,13 @@ async def test_a_broadcaster_that_restarts_loses_no_event_and_no_socket(
 async def test_a_depth_that_does_not_change_is_known_again_after_a_restart(
     supervisor: Supervisor, fleet: FleetClient
 ) -> None:
-    await fleet.execute(Submit(["j"], [JobSpec(name="weld")]))
     depths = await FollowFeed.begin(fleet, QUEUE_METRICS)
+    await fleet.execute(Submit(["j"], [JobSpec(name="weld")]))
+    assert (await depths.take(1))[0]["depth"] == 1
     await crash(supervisor, broadcaster_name(QUEUE_METRICS))
-    while True:
-        page = await fleet.read(QUEUE_METRICS, "", 0, 0)
-        if page.epoch != depths.epoch and page.current is not None:
-            break
-    assert b'"depth":1' in page.current
+    page = await fleet.read(QUEUE_METRICS, depths.epoch, depths.offset, 0)
+    assert page.recovered
+    assert b'"depth":1' in (page.current or b"")
 
 
 async def test_a_robot_that_a_new_registry_does_not_know_is_told_and_joins_again_on_its_socket(
@@ -160,7 +163,7 @@ async def test_a_fleet_that_was_stopped_is_gone(supervisor: Supervisor, fleet: F
 async def test_a_room_that_nobody_made_is_unavailable_in_time(
     ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.client.RETRY_FOR_S", 0.1)
+    monkeypatch.setattr("actors.ray_room.RETRY_FOR_S", 0.1)
     room = pickle.loads(pickle.dumps(RayRoom("nobody", "nowhere")))
     with pytest.raises(Unavailable) as refused:
         await room.counts()
@@ -174,3 +177,72 @@ async def test_a_key_that_a_new_registry_does_not_know_is_void(supervisor: Super
             await crash(supervisor, REGISTRY)
             assert await end_of(watcher) == (4001, "key revoked")
         assert (await http.get("/robot-api-keys")).json() == {"keys": [], "next_cursor": None}
+
+
+# -- with a store that survives
+
+
+@pytest.fixture
+def lasting(ray_cluster: None, tmp_path: Path) -> Iterator[Supervisor]:
+    name = f"test-{secrets.token_hex(4)}"
+    supervisor = Supervisor(name, quick_limits(), "0.0.0-test", store=f"sqlite:{tmp_path}")
+    yield supervisor
+    supervisor.stop()
+
+
+@pytest.fixture
+async def lasting_door(lasting: Supervisor) -> AsyncIterator[World]:
+    fleet = await asyncio.to_thread(lasting.client)
+    async with served(fleet) as world:
+        yield world
+    await fleet.close()
+
+
+async def test_what_was_acknowledged_is_there_after_all_rooms_were_killed(
+    lasting: Supervisor, lasting_door: World
+) -> None:
+    """Robot, its maintenance, its key, its job and the token of that job."""
+    async with lasting_door.http() as http:
+        await http.post("/robots/register", json={"robot_id": "r", "capabilities": ["weld"]})
+        await http.post("/robots/register", json={"robot_id": "gone"})
+        await http.delete("/robots/gone")
+        secret = (await http.post("/robot-api-keys", json={"robot_id": "r"})).json()["api_key"]
+        [mine, other] = (await http.post("/jobs", json=[{"name": "a"}, {"name": "b"}])).json()["jobs"]
+        claim = {"robot_id": "r", "request_id": "q"}
+        [grant] = (await http.post("/jobs/claim", json=claim)).json()["jobs"]
+        await http.put("/robots/r/status", json={"status": "maintenance", "note": "new gripper"})
+        async with lasting_door.open(LIVE_JOBS, secret) as watcher:
+            await crash(lasting, JOB_STORE, REGISTRY)
+            report = {"robot_id": "r", "token": grant["token"]}
+            assert (await http.post("/jobs/claim", json=claim)).json()["code"] == "maintenance"
+            assert (await http.post(f"/jobs/{mine['job_id']}/start", json=report)).status_code == 200
+            assert (await hear(watcher))["status"] == "running"
+            done = await http.post(f"/jobs/{mine['job_id']}/complete", json=report)
+        assert done.json()["status"] == "completed"
+        await http.post("/robots/r/heartbeat", json={})
+        robots = (await http.get("/robots")).json()["robots"]
+        assert [(robot["robot_id"], robot["status"]) for robot in robots] == [("r", "maintenance")]
+        assert (await http.get(f"/jobs/{other['job_id']}")).json()["status"] == "pending"
+
+
+async def test_while_the_job_store_is_frozen_others_get_503_and_readiness_tells(
+    lasting: Supervisor, lasting_door: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.ray_room.RETRY_FOR_S", 0.5)
+    monkeypatch.setattr("actors.health.ANSWER_S", 0.5)
+    process = await process_of(ray.get_actor(JOB_STORE, lasting.namespace))
+    async with lasting_door.http() as http:
+        [job] = (await http.post("/jobs", json=[{"name": "a"}])).json()["jobs"]
+        os.kill(process, signal.SIGSTOP)
+        try:
+            refusal = await http.get(f"/jobs/{job['job_id']}")
+            assert (refusal.status_code, refusal.headers["Retry-After"]) == (503, "1")
+            while (ready := await http.get("/health/ready")).status_code == 200:
+                pass
+            assert ready.json() == {"status": "fleet_down"}
+            assert (await http.get("/robots")).status_code == 200
+        finally:
+            os.kill(process, signal.SIGCONT)
+        while (await http.get("/health/ready")).status_code != 200:
+            pass
+        assert (await http.get(f"/jobs/{job['job_id']}")).status_code == 200

@@ -183,8 +183,8 @@ async def test_who_leaves_or_speaks_while_its_token_is_looked_at_is_neither_kept
 
 async def test_a_watcher_that_reads_a_byte_at_a_time_is_dropped_and_counted() -> None:
     async with fresh(send_timeout_s=0.3) as world, world.mute("live-jobs") as peer:
-        room: Any = world.fleet.rooms.broadcasters["live-jobs"]
-        await room.publish("flood", 10_000_000, [b'{"job_id":"%s"}' % (b"x" * 1_000)] * 900)
+        room: Any = world.fleet.rooms.job_store
+        room._events.publish([b'{"job_id":"%s"}' % (b"x" * 1_000)] * 900)
         while (await world.connections())["slow_disconnects"] == 0:
             await peer.read_a_byte()
         assert await world.watching() == 0
@@ -242,8 +242,8 @@ async def test_after_a_refusal_hardly_anything_is_heard(world: World) -> None:
 
 async def test_a_close_is_answered_even_if_a_ping_that_is_not_comes_with_it() -> None:
     async with fresh(send_timeout_s=600) as world, world.mute("live-jobs") as peer:
-        room: Any = world.fleet.rooms.broadcasters["live-jobs"]
-        await room.publish("flood", 10_000_000, [b'{"job_id":"%s"}' % (b"x" * 1_000)] * 900)
+        room: Any = world.fleet.rooms.job_store
+        room._events.publish([b'{"job_id":"%s"}' % (b"x" * 1_000)] * 900)
         [socket] = world.server.door.admission.sockets()
         while not socket.blocked:
             await asyncio.sleep(0)

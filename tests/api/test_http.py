@@ -233,6 +233,7 @@ async def test_fleet_metrics_and_health_are_told(world: World) -> None:
         "offline_robots": 0,
         "active_jobs": 1,
         "queue_depth": 1,
+        "stuck_jobs": 0,
     }
     assert (live.status_code, ready.status_code, draining.status_code) == (200, 200, 503)
 

@@ -177,6 +177,9 @@ class JobModel:
         else:
             yield E.LEASE_EXPIRED, times.lease
             yield E.CANCEL_EXPIRED, times.stop
+            # By a door whose robot has left. Where it was not announced, nothing shows that it happened.
+            if state.robot == UNSEEN and self._changes is not None:
+                yield E.RELEASE, times.now
             if self._timeout_ns is not None:
                 yield E.TIMEOUT, times.alarm
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -37,6 +38,15 @@ def processes_of(group: int) -> list[str]:
     ).stdout
     running = [line.split(None, 2) for line in listed.splitlines()]
     return [args for sid, state, args in running if sid == str(group) and not state.startswith("Z")]
+
+
+FOLDERS = contextlib.ExitStack()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _remove_folders() -> Iterator[None]:
+    with FOLDERS:
+        yield
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -73,7 +83,9 @@ def children(pid: int) -> list[int]:
 
 
 def clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(("JWT_", "FLEETCAST_"))}
+    """With a data folder of its own: a fleet keeps others out of its store."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("JWT_", "FLEETCAST_"))}
+    return ours | {"FLEETCAST_DATA_DIR": FOLDERS.enter_context(tempfile.TemporaryDirectory())}
 
 
 def fleetcast(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

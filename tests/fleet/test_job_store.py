@@ -2,73 +2,26 @@
 
 from __future__ import annotations
 
-from random import Random
-from typing import Any
-
 import pytest
+from job_world import EPOCH_NS
+from job_world import JobWorld as World
 
 from fleet.errors import Busy, Conflict, Forbidden, Misuse, NotFound, PeerFault
-from fleet.job import Job, JobEvent
-from fleet.job_store import JobStore
+from fleet.job import JobEvent
 from fleet.limits import MS, SECOND, Limits
-from fleet.messages import Answer, Beats, Claim, Granted, JobSpec, JobToken, Parked, Report, Retry, Submit
+from fleet.messages import (
+    Answer,
+    Beats,
+    EndClaim,
+    JobSpec,
+    JobToken,
+    Parked,
+    Retry,
+    Submit,
+)
 from fleet.wall_time import rfc3339
 
-EPOCH_NS = 1_736_937_000_000_000_000
 E = JobEvent
-
-
-class World:
-    """A store and a clock that the test moves."""
-
-    def __init__(self, **limits: Any) -> None:
-        self.limits = Limits(**limits)
-        self.store = JobStore(self.limits, Random(1))
-        self.now_ns = 0
-        self.requests = 0
-
-    @property
-    def clock(self) -> tuple[int, int]:
-        return self.now_ns, EPOCH_NS + self.now_ns
-
-    def after(self, ms: int) -> None:
-        self.now_ns += ms * MS
-        self.store.tick(*self.clock)
-
-    def submit(self, *job_ids: str, **spec: Any) -> list[Job]:
-        return self.store.submit(
-            Submit(list(job_ids), [JobSpec(name="n", **spec)] * len(job_ids)), *self.clock
-        )
-
-    def ask(self, robot: str = "r", wait_ms: int = 0, request_id: str = "", **claim: Any) -> Answer | Parked:
-        self.requests += 1
-        fields = {"door": "d", "limit": 1, "capabilities": [], "environment": "e", "max_concurrent_jobs": 5}
-        fields |= {"robot_id": robot, "wait_ms": wait_ms, "request_id": request_id or f"q{self.requests}"}
-        return self.store.claim(Claim(**fields | claim), *self.clock)
-
-    def granted(self, robot: str = "r", **claim: Any) -> list[str]:
-        answer = self.ask(robot, **claim)
-        assert isinstance(answer, Answer)
-        return [grant.job.job_id for grant in answer.grants]
-
-    def grant(self, robot: str = "r") -> Granted:
-        answer = self.ask(robot)
-        assert isinstance(answer, Answer)
-        return answer.grants[0]
-
-    def say(self, event: JobEvent, token: int, job_id: str = "j", robot: str = "r", **more: Any) -> Job:
-        return self.store.report(Report(event, job_id, robot, token, **more), *self.clock)
-
-    def running(self, **spec: Any) -> int:
-        """Job j, held by robot r and started; its token."""
-        self.submit("j", **spec)
-        token = self.grant().token
-        self.say(E.START, token)
-        return token
-
-    def answers(self, door: str = "d") -> list[tuple[str, list[str]]]:
-        page = self.store.outbox(door, 0, 0, self.now_ns)
-        return [(a.robot_id, [grant.job.job_id for grant in a.grants]) for a in page.answers]
 
 
 @pytest.fixture
@@ -109,6 +62,17 @@ def test_a_repeated_report_returns_the_same_job(world: World) -> None:
     world.store.take_facts()
     assert world.say(E.COMPLETE, token, result={"n": 2}) is done
     assert done.result == {"n": 1}
+    assert world.store.take_facts() == []
+
+
+def test_a_start_said_again_after_the_end_changes_nothing(world: World) -> None:
+    token = world.running()
+    done = world.say(E.COMPLETE, token)
+    world.store.take_facts()
+    assert world.say(E.START, token) is done
+    with pytest.raises(Conflict) as refused:
+        world.say(E.START, token, robot="other")
+    assert refused.value.code == "stale_token"
     assert world.store.take_facts() == []
 
 
@@ -362,10 +326,28 @@ def test_finished_jobs_are_evicted_at_the_bound_oldest_first() -> None:
     world.submit("a", "b", "c", "kept")
     for job_id in ("b", "a", "c"):
         world.store.cancel(job_id, *world.clock)
+    world.store.trim(len(world.store.take_facts()))
     with pytest.raises(NotFound):
         world.store.get("b")
-    jobs, following = world.store.page(None, None, None, 0, 10)
-    assert ([job.job_id for job in jobs], following) == (["kept", "c", "a"], 0)
+    assert [world.store.get(job_id).status for job_id in ("a", "c", "kept")] == [
+        "cancelled",
+        "cancelled",
+        "pending",
+    ]
+
+
+def test_what_is_not_committed_is_not_forgotten() -> None:
+    """Nobody would find it: not in memory, and not in the journal yet."""
+    world = World(max_finished=1)
+    world.submit("a", "b")
+    committed = len(world.store.take_facts())
+    for job_id in ("a", "b"):
+        world.store.cancel(job_id, *world.clock)
+    world.store.trim(committed)
+    assert world.store.get("a").status == "cancelled"
+    world.store.trim(committed + 1)
+    with pytest.raises(NotFound):
+        world.store.get("a")
 
 
 def test_a_failed_attempt_waits_and_keeps_its_error(world: World) -> None:
@@ -404,17 +386,6 @@ def test_progress_is_kept_and_not_announced(world: World) -> None:
     assert [fact.announced for fact in world.store.take_facts()] == [False]
 
 
-def test_pages_walk_every_job_once_from_the_newest(world: World) -> None:
-    world.submit(*(f"j{n}" for n in range(7)))
-    seen, before = [], 0
-    while True:
-        jobs, before = world.store.page(None, None, None, before, 3)
-        seen += [job.job_id for job in jobs]
-        if not before:
-            break
-    assert seen == [f"j{n}" for n in reversed(range(7))]
-
-
 def test_the_counters_of_today_start_again_at_midnight(world: World) -> None:
     world.say(E.COMPLETE, world.running())
     assert world.store.counts(*world.clock).completed_today == 1
@@ -432,11 +403,59 @@ def test_a_robot_that_asks_again_keeps_its_place_in_the_line(world: World) -> No
 
 
 def test_a_claim_that_is_ended_is_answered_with_no_job(world: World) -> None:
-    world.ask("r", wait_ms=9_000)
-    world.store.end_claim("r")
-    world.store.end_claim("r")
+    world.ask("r", wait_ms=9_000, admission=6)
+    for _ in range(2):
+        world.store.end_claim(EndClaim("r", 7), world.now_ns)
     world.submit("j")
     assert world.answers() == [("r", [])]
+    assert world.store.get("j").status == "pending"
+
+
+def test_a_claim_admitted_before_its_robot_was_to_get_no_more_comes_too_late(world: World) -> None:
+    world.submit("j")
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    assert world.granted(admission=6) == []
+    assert world.granted(admission=7) == ["j"]
+
+
+def test_a_claim_admitted_after_the_end_of_another_stays(world: World) -> None:
+    world.ask("r", wait_ms=9_000, admission=7)
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    world.submit("j")
+    assert world.answers() == [("r", ["j"])]
+
+
+def test_a_repeated_claim_is_answered_as_before_though_its_robot_is_to_get_no_more(world: World) -> None:
+    world.submit("j")
+    assert world.granted(admission=6, request_id="q") == ["j"]
+    world.store.end_claim(EndClaim("r", 7), world.now_ns)
+    assert world.granted(admission=6, request_id="q") == ["j"]
+
+
+def test_a_lease_is_as_long_as_the_registry_said_when_it_admitted_the_claim(world: World) -> None:
+    world.submit("j")
+    answer = world.ask(lease_ms=90_000)
+    assert isinstance(answer, Answer)
+    [grant] = answer.grants
+    assert grant.lease_ms == 90_000
+    world.after(60_000)
+    world.say(E.START, grant.token)
+    world.after(89_999)
+    assert world.store.get("j").status == "running"
+    world.after(1)
+    assert world.store.get("j").status == "pending"
+
+
+@pytest.mark.parametrize(("beat_ms", "lasts_ms"), [(0, 30_000), (6_000, 30_000), (180_000, 180_000)])
+def test_a_heartbeat_extends_a_lease_by_what_the_registry_gives_and_never_by_less_than_was_told(
+    world: World, beat_ms: int, lasts_ms: int
+) -> None:
+    token = world.running()
+    world.after(10_000)
+    assert world.store.beats(Beats("r", [JobToken("j", token)], beat_ms), world.now_ns) == []
+    world.after(lasts_ms - 1)
+    assert world.store.get("j").status == "running"
+    world.after(1)
     assert world.store.get("j").status == "pending"
 
 
@@ -462,7 +481,8 @@ def test_what_is_cancelled_early_leaves_no_trace_in_the_queues() -> None:
             world.submit(name, **spec)
             world.store.cancel(name, *world.clock)
     store = world.store
-    held = (len(store._scheduled), len(store._deadlines), sum(map(len, store._pending._heaps.values())))
+    alarms = (store._scheduled, store._deadlines)
+    held = (*(len(a._heap) for a in alarms), sum(map(len, store._pending._heaps.values())))
     assert max(held) < 1_100
     assert store.depth() == 1
 
@@ -472,22 +492,16 @@ def test_finished_jobs_are_evicted_by_their_size_too() -> None:
     for name in ("a", "b", "c"):
         world.submit(name, payload={"x": "y" * 300})
         world.say(E.COMPLETE, _started(world, name), name, result="z" * 100)
-    jobs, _ = world.store.page(None, None, None, 0, 10)
-    assert [job.job_id for job in jobs] == ["c", "b"]
+    world.store.trim(len(world.store.take_facts()))
+    with pytest.raises(NotFound):
+        world.store.get("a")
+    assert world.store.get("b").status == world.store.get("c").status == "completed"
 
 
 def _started(world: World, name: str) -> int:
     token = world.grant().token
     world.say(E.START, token, name)
     return token
-
-
-def test_a_page_ends_when_it_has_taken_its_bytes() -> None:
-    world = World(max_page_bytes=1_000)
-    world.submit(*(f"j{n}" for n in range(6)), payload={"x": "y" * 400})
-    jobs, following = world.store.page(None, None, None, 0, 10)
-    assert [job.job_id for job in jobs] == ["j5", "j4", "j3"]
-    assert [job.job_id for job in world.store.page(None, None, None, following, 10)[0]] == ["j2", "j1", "j0"]
 
 
 def test_a_job_that_went_back_shows_no_times_of_its_dead_attempt(world: World) -> None:

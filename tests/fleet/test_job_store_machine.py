@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from fleet.errors import Busy, Conflict, FleetError, Forbidden
 from fleet.job import JobEvent, JobStatus
+from fleet.job_record import JobRecord, JobsAtRest
 from fleet.job_store import JobStore
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import Answer, Beats, Claim, JobSpec, JobToken, Parked, Report, Submit, Withdraw
@@ -73,7 +74,9 @@ class ModelJob:
     timed_out: bool = False
     error: str | None = None
     last: tuple[str, int, str] | None = None
+    claim: tuple[int, str] = (0, "")  # the number and the request id of its newest grant
     deadlines: dict[str, int] = field(default_factory=dict)
+    stored_expiry: int | None = None  # as the last fact told it
 
     @property
     def held(self) -> bool:
@@ -134,6 +137,10 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.waits: list[tuple[int, int]] = []
         self.requests = 0
         self.now_ns = 0
+        self.records: dict[int, JobRecord] = {}  # the newest of each job, as a journal has them
+        self.place = (0, 0)  # the number of the next event, the part of the last
+        self.lives = 0
+        self.granted = 0
 
     @property
     def wall_ns(self) -> int:
@@ -158,6 +165,14 @@ class JobStoreMachine(RuleBasedStateMachine):
         job.visible = job.due_ns <= self.wall_ns
         if job.visible and job.spec.pending_timeout_s:
             job.deadlines["pending_timeout"] = self.now_ns + int(job.spec.pending_timeout_s * SECOND)
+        job.stored_expiry = job.deadlines.get("pending_timeout")
+
+    def become_due(self) -> None:
+        """Of which no fact tells."""
+        for job in self.jobs.values():
+            if job.status == "pending" and not job.visible and job.due_ns <= self.wall_ns:
+                self.enqueue(job)
+                job.stored_expiry = None
 
     def move(self, job: ModelJob, event: str, to: str, error: str | None = None) -> None:
         job.status = to
@@ -218,6 +233,8 @@ class JobStoreMachine(RuleBasedStateMachine):
             self.waits.append((self.now_ns // SECOND, max(0, self.wall_ns - job.due_ns)))
             job.token, job.attempt = job.token + 1, job.attempt + 1
             job.robot, job.door = claim.robot_id, claim.door
+            self.granted += 1
+            job.claim = (self.granted, claim.request_id)
             self.move(job, "claim", "claimed")
             given = grants.setdefault(claim.robot_id, (claim, []))[1]
             given.append((job.job_id, job.token))
@@ -440,9 +457,7 @@ class JobStoreMachine(RuleBasedStateMachine):
     @rule(step_ms=st.sampled_from([1, 50, 250, 450, 600, 1_100, 3_500]))
     def time_passes(self, step_ms: int) -> None:
         self.now_ns += step_ms * MS
-        for job in self.jobs.values():
-            if job.status == "pending" and not job.visible and job.due_ns <= self.wall_ns:
-                self.enqueue(job)
+        self.become_due()
         for job in self.jobs.values():
             self.act_on_deadlines(job)
         for name, door in list(self.doors.items()):
@@ -496,6 +511,44 @@ class JobStoreMachine(RuleBasedStateMachine):
         assert sorted(answers) == sorted(item[1:] for item in door.items if item[0] == "answer")
         assert sorted(page.cancels) == sorted(item[1:] for item in door.items if item[0] == "cancel")
 
+    @rule()
+    def restart(self) -> None:
+        """From what was told: every lease anew, no claim waits, what was granted is granted still."""
+        said = [job.status for job in self.jobs.values()]
+        live = [record for record in self.records.values() if record.job.finished_at is None]
+        number, part = self.place
+        names = list(self.jobs)
+        today = said.count("completed"), said.count("failed")
+        rest = JobsAtRest(live, number, part, len(names) + 1, [], names, *today)
+        self.lives += 1
+        self.store = JobStore(LIMITS, LongestBackoff(self.lives))
+        self.store.restore(rest, *self.clock)
+        for record in self.records.values():
+            self.store.remember(record)  # those that are finished, as when somebody names them
+        self.waiting.clear()
+        self.doors.clear()
+        self.waits.clear()
+        self.answered.clear()
+        for job in self.jobs.values():
+            self.restart_job(job)
+        for robot in ROBOTS:
+            held = [job for job in self.jobs.values() if job.held and job.robot == robot]
+            if held:
+                newest = max(job.claim for job in held)[1]
+                mine = [job for job in held if job.claim[1] == newest]
+                self.answered[robot] = (newest, [(job.job_id, job.token) for job in mine])
+
+    def restart_job(self, job: ModelJob) -> None:
+        job.door = ""
+        if job.held:
+            job.deadlines["lease_expired"] = self.now_ns + LIMITS.lease_ms * MS
+        elif job.visible and job.spec.pending_timeout_s:
+            anew = self.now_ns + int(job.spec.pending_timeout_s * SECOND)
+            job.deadlines["pending_timeout"] = job.stored_expiry or anew
+        elif job.status == "pending":
+            self.enqueue(job)
+            job.stored_expiry = None
+
     # -- what always holds
 
     @invariant()
@@ -527,12 +580,17 @@ class JobStoreMachine(RuleBasedStateMachine):
     @invariant()
     def no_robot_holds_more_than_it_may(self) -> None:
         for robot, (_, _, most) in ROBOTS.items():
-            mine = [job for status in HELD for job in self.store.page(status, robot, None, 0, 100)[0]]
-            assert len(mine) == self.holds(robot) <= most
+            assert len(self.store.held(robot)) == self.holds(robot) <= most
 
     @invariant()
     def announced_facts_follow_the_table(self) -> None:
-        facts = [fact for fact in self.store.take_facts() if fact.announced]
+        taken = self.store.take_facts()
+        for fact in taken:
+            number, part = self.place
+            assert (fact.number, fact.part) == ((number, 0) if fact.announced else (number - 1, part + 1))
+            self.place = (fact.number + 1, fact.part)
+            self.records[fact.record.seq] = fact.record
+        facts = [fact for fact in taken if fact.announced]
         told = [(fact.job.job_id, fact.event.value, fact.job.status.value) for fact in facts]
         expected, self.facts = self.facts, []
         for job_id in {name for name, _, _ in told + expected}:
@@ -542,11 +600,8 @@ class JobStoreMachine(RuleBasedStateMachine):
             self.heard_status[job_id] = status
 
     @invariant()
-    def a_page_lists_the_newest_first(self) -> None:
-        jobs, following = self.store.page(None, None, None, 0, 1_000)
-        assert [job.job_id for job in jobs] == list(reversed(self.jobs))
-        assert following == 0
-        assert {job.status for job in jobs} <= set(JobStatus)
+    def every_job_is_there(self) -> None:
+        assert {self.store.get(job_id).status for job_id in self.jobs} <= set(JobStatus)
 
 
 TestAJobStoreAgreesWithANaiveModel = JobStoreMachine.TestCase

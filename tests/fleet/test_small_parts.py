@@ -170,10 +170,22 @@ def test_a_door_speaks_twice_before_it_is_silent(period: str) -> None:
 
 
 def test_a_lease_lasts_three_heartbeats_but_never_under_its_minimum() -> None:
-    assert Limits().lease_ms == 30_000
-    assert Limits(heartbeat_interval_ms=20_000).lease_ms == 60_000
+    assert Limits().lease_ms == Limits().lease_ms_at(10_000) == 30_000
+    assert Limits(heartbeat_interval_ms=20_000).lease_ms == Limits().lease_ms_at(20_000) == 60_000
 
 
 def test_a_robot_is_offline_after_three_heartbeats() -> None:
-    assert Limits().offline_after_ms == 15_000
-    assert Limits(heartbeat_interval_ms=200).offline_after_ms == 600
+    assert Limits().offline_after_ms_at(5_000) == 15_000
+    assert Limits(missed_heartbeats=4).offline_after_ms_at(200) == 800
+
+
+def test_the_longest_interval_lets_the_largest_fleet_keep_to_its_rate() -> None:
+    least = {"max_robots": 1_000, "max_heartbeats_per_s": 20}
+    assert Limits(**least, max_heartbeat_interval_ms=50_000).max_robots == 1_000
+    with pytest.raises(Misuse, match="max_heartbeats_per_s"):
+        Limits(**least, max_heartbeat_interval_ms=49_999)
+
+
+def test_the_longest_interval_is_no_shorter_than_the_shortest() -> None:
+    with pytest.raises(Misuse, match="max_heartbeat_interval_ms"):
+        Limits(heartbeat_interval_ms=60_001)

@@ -22,6 +22,7 @@ from fleet.messages import (
     JobToken,
     Obeyed,
     Register,
+    Resume,
     Start,
     Welcome,
 )
@@ -136,6 +137,42 @@ def test_robots_welcomed_together_beat_apart() -> None:
     assert len(alarms) == 20
 
 
+def waits_after(told_ms: int) -> list[int]:
+    """How long twenty robots wait that are told another interval as the answer to a heartbeat."""
+    waits, rng = [], Random(1)
+    for _ in range(20):
+        bench = Bench()
+        bench.rng = rng
+        bench.join(heartbeat_ms=1_000)
+        while not of(bench.sense(Woke()), Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+        told_ns = bench.now_ns
+        said = bench.hear(Welcome(heartbeat_ms=told_ms))
+        while not of(said, Heartbeat):
+            assert bench.alarm_ns is not None
+            bench.now_ns = bench.alarm_ns
+            said = bench.sense(Woke())
+        waits.append((bench.now_ns - told_ns) // MS)
+    return waits
+
+
+@pytest.mark.parametrize("told_ms", [400, 5_000])
+def test_robots_that_are_told_another_interval_together_beat_apart(told_ms: int) -> None:
+    waits = waits_after(told_ms)
+    assert told_ms * 0.5 <= min(waits) < told_ms * 0.8
+    assert told_ms * 1.2 < max(waits) <= told_ms * 1.5
+
+
+def test_a_robot_that_drains_claims_nothing_until_the_drain_is_over() -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Drain())
+    bench.hear(Ack(id=claim.id, jobs=[]))  # type: ignore[arg-type]
+    assert not of(bench.run(60), ClaimJobs)
+    assert of(bench.hear(Resume()), ClaimJobs)
+
+
 def test_load_figures_wander_within_bounds_and_have_one_decimal() -> None:
     bench = Bench()
     bench.join(heartbeat_ms=1_000)
@@ -202,6 +239,22 @@ def test_a_refused_claim_pauses_for_a_second() -> None:
     assert of(bench.run(0.001), ClaimJobs)
 
 
+@pytest.mark.parametrize(("code", "same"), [("unavailable", True), ("no_free_slot", False)])
+def test_a_claim_of_which_nobody_knows_what_came_keeps_its_request_id(code: str, same: bool) -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Error(id=claim.id, code=code, detail=""))
+    again = only(bench.run(1), ClaimJobs)
+    assert (again.request_id == claim.request_id) is same
+
+
+def test_a_busy_robot_whom_nobody_knows_joins_again() -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.work()
+    beat = of(bench.run(20), Heartbeat)[0]
+    assert only(bench.hear(Error(id=beat.id, code="not_found", detail="")), Register)
+
+
 def test_a_cancelled_job_is_dropped_and_the_robot_says_that_it_obeyed() -> None:
     bench = Bench(service_mean_s=1_000.0)
     bench.work(token=9)
@@ -262,6 +315,38 @@ def test_a_job_that_ended_while_offline_is_reported_after_reconnecting() -> None
     bench.sense(Disconnected())
     assert bench.run(60) == []
     assert of(bench.sense(Connected()), Complete)
+
+
+def test_a_robot_that_was_frozen_past_its_lease_drops_its_job_before_it_does_anything() -> None:
+    """Its clock went on while it did not: somebody else may hold the job by now."""
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    bench.now_ns += 27 * SECOND
+    said = bench.sense(Woke())
+    assert of(said, Complete | Start) == []
+    assert of(said, Heartbeat)[0].jobs == []
+    assert bench.brain.fenced == 1
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_only_answered_heartbeats_keep_a_job(answered: bool) -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    for _ in range(12):
+        for beat in of(bench.run(5), Heartbeat):
+            if answered and beat.id is not None:
+                bench.hear(Ack(id=beat.id))
+    assert (bench.jobs(), bench.brain.fenced) == (([JobToken("j", 1)], 0) if answered else ([], 1))
+
+
+def test_an_answer_to_an_older_heartbeat_does_not_shorten_a_newer_lease() -> None:
+    bench = Bench(service_mean_s=1_000.0, max_concurrent_jobs=2)
+    bench.hear(Ack(id=only(bench.work(), Start).id))
+    beat = of(bench.run(10), Heartbeat)[0]
+    bench.grant(of(bench.said, ClaimJobs)[-1], 1, "k")
+    bench.hear(Ack(id=beat.id or ""))
+    bench.run(26)
+    assert [work.job_id for work in bench.brain._works.values()] == ["k"]
 
 
 def test_unanswered_reports_are_said_again_in_order_and_then_count_once() -> None:

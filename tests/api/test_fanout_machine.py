@@ -1,4 +1,4 @@
-"""The hub against a model: every watcher gets each frame since it joined once, in order, or is dropped."""
+"""Fan-out against a model: every watcher gets each frame that is due to it once, in order, or is dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from api.hub import MAX_BEHIND_BYTES, FeedHub
+from api.fanout import MAX_BEHIND_BYTES, Fanout
 from api.settings import load
 from api.websocket_protocol import text_frame
 
@@ -90,15 +90,15 @@ class Socket:
         self.listener.on_end()
 
 
-class HubMachine(RuleBasedStateMachine):
+class FanoutMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.patch = patch("api.hub.asyncio.get_running_loop", lambda: self.clock)
+        self.patch = patch("api.fanout.asyncio.get_running_loop", lambda: self.clock)
         self.patch.start()
-        self.feed = FeedHub("live-jobs", SETTINGS)
+        self.feed = Fanout(SETTINGS)
         self.frames: list[bytes] = []
-        self.sockets: list[tuple[Socket, int]] = []
+        self.sockets: list[tuple[Socket, bytes, int]] = []  # with what it hears first, and from which frame
 
     def teardown(self) -> None:
         self._settle()
@@ -106,31 +106,47 @@ class HubMachine(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         """Everything is flushed and read: nobody who is still there misses anything."""
-        for socket, _ in self.sockets:
+        for socket, *_ in self.sockets:
             socket.room = 1 << 40
-        self.clock.advance(1)
-        for _ in range(3):
-            for socket, _ in self._open():
+        for _ in range(40):
+            self.clock.advance(1)
+            for socket, *_ in self._open():
                 socket.drain(1 << 40)
-        for socket, since in self._open():
-            assert socket.taken == b"".join(self.frames[since:])
+        for socket, first, since in self._open():
+            assert socket.taken == first + b"".join(self.frames[since:])
         assert self.feed.lag_bytes() == 0
 
-    def _open(self) -> list[tuple[Socket, int]]:
-        return [(socket, since) for socket, since in self.sockets if not socket.aborted]
+    def _open(self) -> list[tuple[Socket, bytes, int]]:
+        return [each for each in self.sockets if not each[0].aborted]
 
     @rule(sizes=st.lists(st.integers(1, 60_000), min_size=1, max_size=4))
     def publish(self, sizes: list[int]) -> None:
         events = [b"%d:" % (len(self.frames) + at) + b"x" * size for at, size in enumerate(sizes)]
         self.frames += [text_frame(event) for event in events]
-        self.feed.push(events)
+        self.feed.push([text_frame(event) for event in events])
 
     @rule(room=st.sampled_from([0, 10, 70_000, 1 << 40]))
     def join(self, room: int) -> None:
         socket = Socket()
         socket.room = room
-        self.feed.add(socket)  # type: ignore[arg-type]
-        self.sockets.append((socket, len(self.frames)))
+        self.feed.join(socket)  # type: ignore[arg-type]
+        self.sockets.append((socket, b"", len(self.frames)))
+
+    @rule(
+        room=st.sampled_from([0, 10, 70_000, 1 << 40]),
+        ago=st.integers(-3, 60),
+        first=st.lists(st.integers(1, 40_000), max_size=4),
+    )
+    def come_back(self, room: int, ago: int, first: list[int]) -> None:
+        """From `ago` frames ago, or from some that are still to come, after pieces of its own."""
+        since = max(0, len(self.frames) - ago)
+        pieces = [text_frame(b"p" * size) for size in first]
+        socket = Socket()
+        socket.room = room
+        watcher = self.feed.join(socket)  # type: ignore[arg-type]
+        self.feed.hold(watcher)
+        self.feed.begin(watcher, since, pieces)
+        self.sockets.append((socket, b"".join(pieces), since))
 
     @precondition(lambda self: self._open())
     @rule(pick=st.randoms(use_true_random=False), room=st.sampled_from([0, 10, 70_000, 1 << 40]))
@@ -153,20 +169,20 @@ class HubMachine(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
-        stuck = {id(s) for s, _ in self._open() if s.blocked}
+        stuck = {id(s) for s, *_ in self._open() if s.blocked}
         before = self.feed.slow_disconnects
         self.feed.sweep(self.clock.now)
-        dropped = [s for s, _ in self.sockets if s.aborted and id(s) in stuck]
+        dropped = [s for s, *_ in self.sockets if s.aborted and id(s) in stuck]
         assert self.feed.slow_disconnects - before == len(dropped)
 
     @invariant()
     def what_was_sent_is_a_prefix_of_what_is_due(self) -> None:
-        for socket, since in self._open():
-            assert b"".join(self.frames[since:]).startswith(socket.taken + socket.waiting)
+        for socket, first, since in self._open():
+            assert (first + b"".join(self.frames[since:])).startswith(socket.taken + socket.waiting)
 
     @invariant()
     def nobody_costs_more_than_a_mebibyte_and_a_flush(self) -> None:
-        for socket, _ in self._open():
+        for socket, *_ in self._open():
             assert len(socket.waiting) <= MAX_BEHIND_BYTES + 4 * 60_100
 
     @invariant()
@@ -174,36 +190,40 @@ class HubMachine(RuleBasedStateMachine):
         assert len(self.feed) == len(self._open())
 
 
-TestHub = HubMachine.TestCase
-TestHub.settings = settings(max_examples=200, stateful_step_count=30)
+TestFanout = FanoutMachine.TestCase
+TestFanout.settings = settings(max_examples=200, stateful_step_count=30)
 
 
 @pytest.mark.long
 def test_search_further() -> None:
-    search_further(HubMachine)
+    search_further(FanoutMachine)
 
 
-def feed_with(count: int, clock: Clock) -> tuple[FeedHub, list[Socket]]:
-    feed = FeedHub("live-jobs", SETTINGS)
+def feed_with(count: int, clock: Clock) -> tuple[Fanout, list[Socket]]:
+    feed = Fanout(SETTINGS)
     sockets = [Socket() for _ in range(count)]
     for socket in sockets:
-        feed.add(socket)  # type: ignore[arg-type]
+        feed.join(socket)  # type: ignore[arg-type]
     return feed, sockets
+
+
+def push(feed: Fanout, *events: bytes) -> None:
+    feed.push([text_frame(event) for event in events])
 
 
 @pytest.fixture
 def clock() -> Any:
     clock = Clock()
-    with patch("api.hub.asyncio.get_running_loop", lambda: clock):
+    with patch("api.fanout.asyncio.get_running_loop", lambda: clock):
         yield clock
 
 
 def test_the_first_event_goes_at_once_and_the_next_ones_together(clock: Clock) -> None:
     feed, [socket] = feed_with(1, clock)
-    feed.push([b"a"])
+    push(feed, b"a")
     assert socket.taken == text_frame(b"a")
-    feed.push([b"b"])
-    feed.push([b"c"])
+    push(feed, b"b")
+    push(feed, b"c")
     assert socket.taken == text_frame(b"a")
     clock.advance(SETTINGS.flush_interval_s)
     assert socket.taken == b"".join(map(text_frame, (b"a", b"b", b"c")))
@@ -213,7 +233,7 @@ def test_who_takes_nothing_for_a_second_is_dropped_and_who_takes_a_little_is_not
     feed, [mute, slow, late, well] = feed_with(4, clock)
     for room in (1 << 40, 10):  # at first they all keep up
         mute.room = slow.room = late.room = room
-        feed.push([b"x" * 1_000])
+        push(feed, b"x" * 1_000)
         clock.advance(SETTINGS.flush_interval_s)
     assert feed.lag_bytes() == 1_004 - 10
     for _ in range(6):
@@ -229,36 +249,36 @@ def test_a_watcher_a_mebibyte_behind_is_dropped_at_the_next_flush(clock: Clock) 
     feed, [slow, well] = feed_with(2, clock)
     slow.room = 10
     for _ in range(20):
-        feed.push([b"x" * 60_000])
+        push(feed, b"x" * 60_000)
         clock.advance(SETTINGS.flush_interval_s)
     assert (slow.aborted, well.aborted) == (True, False)
 
 
 def test_more_events_at_once_than_are_kept_reach_everybody_who_keeps_up(clock: Clock) -> None:
     feed, [socket] = feed_with(1, clock)
-    feed.push([b"first"])
+    push(feed, b"first")
     events = [b"%d" % number for number in range(30_000)]
-    feed.push(events)
+    push(feed, *events)
     clock.advance(SETTINGS.flush_interval_s)
     assert socket.taken == text_frame(b"first") + b"".join(map(text_frame, events))
 
 
 def test_who_joins_between_two_flushes_hears_nothing_older_even_if_its_pong_got_stuck(clock: Clock) -> None:
     feed, [_] = feed_with(1, clock)
-    feed.push([b"a"])
-    feed.push([b"b"])
+    push(feed, b"a")
+    push(feed, b"b")
     joiner = Socket()
     joiner.room = 1
-    feed.add(joiner).on_text(b"ping")  # type: ignore[arg-type]
+    feed.join(joiner).on_text(b"ping")  # type: ignore[arg-type]
     joiner.drain(100)
     clock.advance(SETTINGS.flush_interval_s)
     joiner.room = 100
-    feed.push([b"c"])
+    push(feed, b"c")
     clock.advance(SETTINGS.flush_interval_s)
     assert joiner.taken == text_frame(b"pong") + text_frame(b"c")
 
 
 def test_what_was_sent_is_counted_without_looking_at_sockets(clock: Clock) -> None:
     feed, _ = feed_with(3, clock)
-    feed.push([b"ab", b"c"])
+    push(feed, b"ab", b"c")
     assert (feed.sent_events, feed.sent_bytes) == (6, 3 * (4 + 3))

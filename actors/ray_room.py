@@ -1,0 +1,91 @@
+"""An actor that looks like the plain class behind it. The only file that calls one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from fleet.errors import Busy, FleetError, Unavailable
+
+log = logging.getLogger("fleetcast.ray_room")
+
+RETRY_FOR_S = 10.0  # an actor is back by then
+HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
+LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
+
+
+class RayRoom:
+    """Every method there is idempotent, so a call whose answer was lost, or is late, is made again, for
+    `RETRY_FOR_S` in all; then Unavailable."""
+
+    def __init__(self, name: str, namespace: str) -> None:
+        self._name = name
+        self._namespace = namespace
+        self._handle: Any = None
+        self._answered_at = 0.0
+        self._silent_since: float | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By name: a handle among an actor's arguments lives in the object store of the driver, and
+        # an actor that restarts after its driver is gone could not be made again.
+        return RayRoom, (self._name, self._namespace)
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return lambda *args: self._ask(method, args)
+
+    def _actor(self) -> Any:
+        """Raises ValueError while no actor has the name."""
+        if self._handle is None:
+            self._handle = ray.get_actor(self._name, self._namespace)
+        return self._handle
+
+    async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
+        """An actor that was stopped, not killed, gives no answer at all: hence a time for each attempt."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        until, pause = began + self._patience_s(method, began), 0.05
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    answer = await getattr(self._actor(), method).remote(*args)
+                self._note_answer(loop.time())
+                return answer
+            except ray.exceptions.RayTaskError as error:
+                self._note_answer(loop.time())
+                raise _ours(error) from None
+            except ray.exceptions.PendingCallsLimitExceeded:
+                raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
+            except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
+                self._note_silence(error, began)
+                if loop.time() + pause > until:
+                    raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+
+    def _patience_s(self, method: str, now: float) -> float:
+        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S
+        return HURRY_S if gone and method not in LONG_POLLS else RETRY_FOR_S
+
+    def _note_answer(self, now: float) -> None:
+        self._answered_at, self._silent_since = now, None
+
+    def _note_silence(self, error: Exception, began: float) -> None:
+        if not isinstance(error, TimeoutError):
+            self._handle = None
+        if self._silent_since is None:
+            self._silent_since = max(began, self._answered_at)
+
+
+def _ours(error: ray.exceptions.RayTaskError) -> FleetError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, FleetError):
+        return cause
+    log.error("an actor failed", exc_info=error)
+    return Unavailable("the fleet failed on this request", "failed", 1.0)

@@ -1,0 +1,135 @@
+"""A door's claims when the job store loses sight of the door."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from actors.claims import Claims
+from fleet.errors import Unavailable
+from fleet.job import Job, JobEvent
+from fleet.limits import Limits
+from fleet.messages import (
+    Admitted,
+    Answer,
+    Claim,
+    Command,
+    Granted,
+    Outbox,
+    Parked,
+    Refusal,
+    RegistryCommand,
+    Report,
+)
+
+DRAINING = Refusal("Conflict", "r is draining and gets no jobs", "draining")
+
+
+class Store:
+    """Parks every claim; forgets the door once, when it is told to."""
+
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+        self.parked = asyncio.Event()
+        self.forget = asyncio.Event()
+        self.epoch = 1
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        claims = [command for command in commands if isinstance(command, Claim)]
+        self.claims += claims
+        self.parked.set()
+        return [Parked(claim.request_id) for claim in claims]
+
+    async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox:
+        if epoch == self.epoch:
+            await self.forget.wait()
+            self.forget.clear()
+            self.parked.clear()
+            self.epoch += 1
+        return Outbox(self.epoch, 0, [], [])
+
+
+class Registry:
+    def __init__(self, *replies: Any) -> None:
+        self.replies = iter(replies)
+
+    async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
+        return [next(self.replies) for _ in commands]
+
+
+def admitted(admission: int) -> Admitted:
+    return Admitted(["weld"], "hall", 2, 30_000, admission)
+
+
+async def forgotten(again: Any) -> tuple[Store, asyncio.Future[Answer], Claims]:
+    """A claim that waited when the store forgot its door, and what the registry says of it then."""
+    store = Store()
+    claims = Claims(store, Registry(admitted(1), again), Limits(), lambda command: None)
+    waiting = claims.claim("r", "q", 1, 30_000)
+    await store.parked.wait()
+    store.forget.set()
+    return store, waiting, claims
+
+
+async def test_a_claim_that_goes_in_again_is_admitted_anew() -> None:
+    store, waiting, claims = await forgotten(admitted(2))
+    while len(store.claims) < 2:
+        await asyncio.sleep(0)
+    assert [(claim.request_id, claim.admission) for claim in store.claims] == [("q", 1), ("q", 2)]
+    assert store.claims[1].max_concurrent_jobs == 2
+    assert not waiting.done()
+    await claims.close()
+
+
+@pytest.mark.parametrize("refusal", [DRAINING, Refusal("NotFound", "no robot r", "not_found")])
+async def test_a_robot_that_is_to_get_no_more_does_not_go_in_again(refusal: Refusal) -> None:
+    store, waiting, claims = await forgotten(refusal)
+    assert (await asyncio.wait_for(waiting, 10)).grants == []
+    assert len(store.claims) == 1
+    await claims.close()
+
+
+class Slow(Store):
+    """Fails on the first claim, hangs on others; what it granted all the same comes by the outbox."""
+
+    def __init__(self, granted: Granted) -> None:
+        super().__init__()
+        self.granted = granted
+        self.failed = asyncio.Event()
+        self.calls = 0
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        self.calls += 1
+        if self.calls > 1:
+            await asyncio.Event().wait()
+        raise Unavailable("no answer")
+
+    async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox:
+        await self.failed.wait()
+        self.failed.clear()
+        return Outbox(1, 1, [Answer("r", "q", [self.granted])], [])
+
+
+async def test_what_is_granted_to_a_robot_that_was_told_of_no_answer_goes_back() -> None:
+    store, told = Slow(Granted(Job(job_id="j", name="weld"), 7, 30_000)), asyncio.Queue[Command]()
+    claims = Claims(store, Registry(admitted(1)), Limits(), told.put_nowait)
+    with pytest.raises(Unavailable):
+        await claims.claim("r", "q", 1, 30_000)
+    store.failed.set()
+    assert await asyncio.wait_for(told.get(), 10) == Report(JobEvent.RELEASE, "j", "r", 7)
+    await claims.close()
+
+
+async def test_what_is_granted_to_a_robot_that_asked_again_reaches_it() -> None:
+    store, told = Slow(Granted(Job(job_id="j", name="weld"), 7, 30_000)), asyncio.Queue[Command]()
+    claims = Claims(store, Registry(admitted(1), admitted(1)), Limits(), told.put_nowait)
+    with pytest.raises(Unavailable):
+        await claims.claim("r", "q", 1, 30_000)
+    again = claims.claim("r", "q", 1, 30_000)
+    store.failed.set()
+    assert (await asyncio.wait_for(again, 10)).grants == [store.granted]
+    assert told.empty()
+    await claims.close()

@@ -1,0 +1,191 @@
+"""Simulated robots and producers, who repeat what was not answered under the same ids, as real ones do."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import itertools
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import msgspec
+from checkers import history
+from checkers.world_clients import told_of
+
+from actors.client import FleetClient
+from fleet.errors import FleetError, Unavailable
+from fleet.job import Job, JobEvent, JobStatus
+from fleet.messages import (
+    Answer,
+    Beat,
+    Cancel,
+    Cancelled,
+    Get,
+    HeartbeatAnswer,
+    JobSpec,
+    JobToken,
+    RegisterRobot,
+    Report,
+    RobotSpec,
+)
+from fleet.messages import Retry as RetryJob
+from fleet.messages import Submit as SubmitJobs
+
+E = JobEvent
+REPLIES_KEPT = importlib.util.find_spec("actors.reply_tables") is not None
+GIVE_UP_S = 0.05  # one who waits no longer, and asks again under the same id
+
+
+def named(command: Any, request_id: str) -> Any:
+    return msgspec.structs.replace(command, request_id=request_id)
+
+
+class Client:
+    """`in_flight` counts its calls that have no answer yet."""
+
+    def __init__(self, name: str, fleet: FleetClient, recorder: history.Recorder, rng: Random) -> None:
+        self.name = name
+        self.fleet = fleet
+        self.rng = rng
+        self.in_flight = 0
+        self.calm = False
+        self._recorder = recorder
+
+    async def once(
+        self, call: history.AnyCall, send: Callable[[], Awaitable[Any]], patience_s: float | None
+    ) -> Any:
+        """The answer, the error by which it was refused, or None if there was no answer."""
+        invoked = self._recorder.invoke(self.name, call)
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(patience_s):
+                reply = await send()
+        except (TimeoutError, Unavailable):
+            self._recorder.unknown(invoked)
+            return None
+        except FleetError as refusal:
+            self._recorder.fail(invoked, refusal.code)
+            return refusal
+        finally:
+            self.in_flight -= 1
+        if isinstance(reply, Cancelled) and not REPLIES_KEPT:
+            self._recorder.unknown(invoked)
+        else:
+            self._recorder.ok(invoked, self._told(call, reply))
+        return reply
+
+    @staticmethod
+    def _told(call: history.AnyCall, reply: Any) -> history.AnyTold:
+        return told_of(call, reply.cancel if isinstance(call, history.Beat) else reply)
+
+    async def until_answered(self, call: history.AnyCall, command: Any) -> Any:
+        while True:
+            patience_s = GIVE_UP_S if self.rng.random() < 0.2 and not self.calm else None
+            reply = await self.once(call, lambda: self._shielded(command), patience_s)
+            if reply is not None:
+                return reply
+
+    async def _shielded(self, command: Any) -> Any:
+        """One who gives up does not take back what was sent."""
+        return await asyncio.shield(self.fleet.execute(command))
+
+
+class Producer(Client):
+    """Never ends by itself: a submit, a look, a cancel, a retry; and again."""
+
+    async def run(self) -> None:
+        for number in itertools.count():
+            names = await self._submit(f"{self.name}.{number}")
+            for job_id in names or [f"{self.name}.nothing"]:
+                await self._follow(job_id)
+
+    async def _submit(self, key: str) -> list[str]:
+        submissions = [f"{key}.{n}" for n in range(self.rng.choice([1, 1, 3]))]
+        more: dict[str, Any] = {"max_attempts": self.rng.randint(1, 3)}
+        specs = [JobSpec(name="weld", payload={"submission": one}, **more) for one in submissions]
+        call = history.Submit(submissions, key, **more)
+        reply = await self.until_answered(call, SubmitJobs([f"job-{one}" for one in submissions], specs))
+        return [job.job_id for job in reply] if isinstance(reply, list) else []
+
+    async def _follow(self, job_id: str) -> None:
+        if self.rng.random() < 0.2:
+            await self.until_answered(history.Cancel(job_id), named(Cancel(job_id), f"{job_id}.cancel"))
+        job = await self.until_answered(history.Read(job_id), Get(job_id))
+        if isinstance(job, Job) and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+            again = f"{job_id}.again"
+            await self.until_answered(history.Retry(job_id, again), RetryJob(job_id, again))
+
+
+class Robot(Client):
+    """Claims, works, reports, and beats beside it."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._works: dict[str, int] = {}
+        self._stop: set[str] = set()
+        self._requests = itertools.count(1)
+
+    async def run(self) -> None:
+        spec = RobotSpec(robot_id=self.name, environment="e", max_concurrent_jobs=2)
+        await self.fleet.administer(RegisterRobot(spec))
+        await asyncio.gather(self._work(), self._beat())
+
+    async def _work(self) -> None:
+        for number in self._requests:
+            for job_id, token in await self._claim(f"{self.name}.{number}"):
+                self._works[job_id] = token
+            for job_id, token in list(self._works.items()):
+                await self._do(job_id, token)
+
+    async def _claim(self, request_id: str) -> list[tuple[str, int]]:
+        limit = self.rng.randint(1, 2)
+        call = history.Claim(self.name, request_id, limit)
+        wait_ms = self.rng.choice([0, 100, 300])
+        while True:
+            answer = await self.once(
+                call, lambda: self.fleet.claim(self.name, request_id, limit, wait_ms), None
+            )
+            if isinstance(answer, Answer):
+                return [(grant.job.job_id, grant.token) for grant in answer.grants]
+            if answer is not None:
+                return []
+
+    async def _do(self, job_id: str, token: int) -> None:
+        dice = self.rng.random()
+        if dice < 0.03 and not self.calm:
+            del self._works[job_id]  # forgotten: its lease will end
+            return
+        if await self._say(E.START, job_id, token):
+            if dice < 0.3:
+                await self._say(E.PROGRESS, job_id, token)
+            if job_id in self._stop:
+                await self._say(E.CANCELLED, job_id, token)
+            else:
+                await self._say(self._end(), job_id, token)
+        self._works.pop(job_id, None)
+        self._stop.discard(job_id)
+
+    def _end(self) -> JobEvent:
+        if self.calm:
+            return E.COMPLETE
+        return self.rng.choices([E.COMPLETE, E.FAIL, E.RELEASE], [70, 20, 10])[0]
+
+    async def _say(self, event: JobEvent, job_id: str, token: int) -> bool:
+        call = history.Report(event, job_id, self.name, token)
+        report = Report(event, job_id, self.name, token, result={"by": self.name}, progress=50.0)
+        return isinstance(await self.until_answered(call, report), Job)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self.rng.uniform(0.05, 0.15))
+            if self._works:
+                await self._beat_once([JobToken(job_id, token) for job_id, token in self._works.items()])
+
+    async def _beat_once(self, jobs: list[JobToken]) -> None:
+        beat = Beat(self.name, "busy", job_ids=[job.job_id for job in jobs])
+        answer = await self.once(
+            history.Beat(self.name, jobs), lambda: self.fleet.heartbeat(beat, jobs), None
+        )
+        if isinstance(answer, HeartbeatAnswer):
+            self._stop.update(answer.cancel)
