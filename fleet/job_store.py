@@ -162,8 +162,11 @@ class JobStore:
         kept = self.replies.first(command, wall_ns)
         return kept.job_ids if kept else None
 
+    def _room(self) -> int:
+        return self._limits.max_pending - self._status_counts[JobStatus.PENDING]
+
     def _check_room(self, jobs: int) -> None:
-        if self._status_counts[JobStatus.PENDING] + jobs > self._limits.max_pending:
+        if jobs > self._room():
             raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
 
     def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
@@ -206,7 +209,8 @@ class JobStore:
         self._record(entry, JobEvent.RETRIED, False, wall_ns)
 
     def redrive(self, command: Redrive, found: DeadLetters, now_ns: int, wall_ns: int) -> Redriven:
-        """`found` was read from the journal, and may have been redriven since."""
+        """As many as the queue has room for. `found` was read from the journal, and may have been redriven
+        since."""
         kept = self.replies.first(command, wall_ns)
         if kept is not None and kept.redriven is not None:
             return kept.redriven
@@ -214,11 +218,14 @@ class JobStore:
             self.remember(record)
         entries = [self._jobs[record.job.job_id] for record in found.records]
         dead = [e for e in entries if is_dead_letter(e.job) and e.job.job_id not in self._retried]
-        self._check_room(len(dead))
+        self._check_room(min(1, len(dead)))
         self.replies.admit(command, wall_ns)
-        for entry in dead:
+        taken = dead[: self._room()]
+        for entry in taken:
             self._redrive(entry, redriven_id(command.request_id, entry.job.job_id), now_ns, wall_ns)
-        reply = Redriven(len(dead), found.remaining, found.place, command.call)
+        rest = len(dead) - len(taken)
+        place = taken[-1].seq if rest else found.place
+        reply = Redriven(len(taken), found.remaining + rest, place, command.call)
         self._keep_reply(command, wall_ns, redriven=reply)
         self._match(now_ns, wall_ns)
         return reply

@@ -430,6 +430,8 @@ def _promises(this: Run, finals: dict[str, FinalJob], missing: list[str], draine
         answers_promise(this.clerk.answers + this.admin.answers + this.nobody.answers),
         robot_answers_promise(this.crowd.robots.values()),
         readiness_promise(this.done, this.prober),
-        offline_promise(this.crowd.robots, streams["robot-status"], this.clock, offline_s, beat_s),
+        offline_promise(
+            this.crowd.robots, streams["robot-status"], this.done, this.clock, offline_s + beat_s + 1.0
+        ),
         *(stream_promise(stream, told[name]) for name, stream in streams.items()),
     ]
