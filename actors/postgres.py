@@ -55,7 +55,16 @@ class PostgresDatabase:
         try:
             return psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
-            raise StoreUnreachable(f"{self.name} does not answer ({_reason(error)})") from None
+            raise StoreUnreachable(
+                f"{self.name} does not answer ({_reason(error)}): is it running, and is --store right?"
+            ) from None
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
 
     def hold(self, component: str) -> bool:
         """A lock of this session: it ends with the connection."""
@@ -97,10 +106,7 @@ class PostgresDatabase:
         self.query("SELECT pg_advisory_xact_lock(hashtext(?))", (name,))
 
     def define(self, ddl: str) -> None:
-        try:
-            self.execute(ddl.format(**TYPES))
-        except psycopg.Error as error:
-            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
+        self.execute(ddl.format(**TYPES))
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         with self._reaching():
