@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from crash.failing_disk import MAIN_DB, WAL
 from crash.world import World
+from stores.small_disk import SmallDisk
 
 pytestmark = pytest.mark.system
-
-
-class SmallDisk:
-    def __init__(self, folder: Path, megabytes: int) -> None:
-        self.folder = folder
-        self._ballast = folder / "ballast"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", folder], check=True)
-
-    def fill(self, leave: int = 0) -> None:
-        """Until about `leave` bytes are free, though others write at the same time."""
-        ballast = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        with contextlib.suppress(OSError):
-            while os.statvfs(self.folder).f_bavail * 4_096 > leave:
-                os.write(ballast, bytes(4_096))
-        os.close(ballast)
-
-    def empty(self) -> None:
-        self._ballast.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        subprocess.run(["umount", "--lazy", self.folder], check=True)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    (tmp_path / "disk").mkdir()
-    disk = SmallDisk(tmp_path / "disk", 16)
-    yield disk
-    disk.remove()
 
 
 async def test_a_failed_sync_is_never_acknowledged_and_never_tried_again(tmp_path: Path) -> None:
