@@ -210,7 +210,8 @@ class World:
             task.cancel()
         for client in self.clients:
             client.calm = True
-        self.begin()
+        if not self._process.is_alive():
+            self.begin()
         while True:
             counts = await self.job_store.counts()
             if not counts.pending + counts.running:
