@@ -39,6 +39,7 @@ def outcome_of(reply: Any) -> Any:
 
 
 CLOSING = Unavailable("the server is going away", "", 1.0)
+GIVEN_UP = Unavailable("this request went with another, whose sender left", "", 1.0)
 
 
 def _ours(error: Exception) -> FleetError:
@@ -58,7 +59,8 @@ def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
     if to.done():
         return
     if done.cancelled():
-        to.cancel()
+        to.set_exception(GIVEN_UP)
+        to.exception()
     elif error := done.exception():
         to.set_exception(error)
         to.exception()
@@ -109,6 +111,7 @@ class Batcher(Generic[Item, Result]):
         if self._conflate is not None:
             self._waiting[self._conflate(item)] = slot
         if self._runner is None:
+            self._sent_at = loop.time()  # the batch that the next turn of the loop sends is not stalled yet
             self._runner = loop.create_task(self._run())
         return future
 

@@ -1,10 +1,9 @@
 """Keeps one endpoint's feed and hands it to every door.
 
 Owns      the feed of one endpoint
-Hears     publish, follow
+Hears     publish
 Says      pages of the feed, by long poll
-Survives  restart: its publisher feeds it again what it keeps; where there are several, a new epoch tells
-          every reader that history was lost
+Survives  restart: its publisher tells it again what it keeps, under the same numbers
 Never     knows a watcher; sends anything twice to a reader that names its place
 """
 
@@ -17,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from fleet.errors import Unavailable
 from fleet.events import encode
-from fleet.feed import Batch, Feed, Page, Published
+from fleet.feed import Batch, Feed, Lineage, Page, Published
 from fleet.fleet_metrics import FleetMetrics, MetricsMessage
 from fleet.limits import Limits
 from fleet.wall_time import rfc3339
@@ -26,53 +25,41 @@ PUBLISHER_TIMEOUT_S = 2.0
 
 
 class Broadcaster:
+    """Its feed has one publisher, whose numbers it takes over. Until that has said where it stands there is
+    nothing to read."""
+
     def __init__(self, limits: Limits) -> None:
-        self._feed = Feed(secrets.token_hex(6), limits.feed_events, limits.feed_bytes)
+        self._feed = Feed("", limits.feed_events, limits.feed_bytes)
+        self._begun = asyncio.Event()
         self._news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def publish(
-        self, publisher: str, seq: int, events: list[bytes], current: bytes | None = None
-    ) -> Published:
-        answer = self._feed.publish(publisher, seq, events, current)
+    async def publish(self, batch: Batch) -> Published:
+        answer = self._feed.publish(batch)
+        self._begun.set()
         self._wake()
         return answer
 
     async def read(self, epoch: str, offset: int, limit: int, wait_ms: int) -> Page:
-        """At most `limit` events after `offset`; waits up to `wait_ms` for the first."""
+        """At most `limit` events after `offset`; waits up to `wait_ms` for the first. Raises Unavailable
+        while the publisher is not heard of."""
+        if not self._begun.is_set():
+            await self._wait_for_publisher()
         page = self._feed.read(epoch, offset, limit)
         if page.events or not epoch or not page.recovered or wait_ms <= 0:
             return page
         await asyncio.wait([self._news], timeout=wait_ms / 1_000)
         return self._feed.read(epoch, offset, limit)
 
-    def _wake(self) -> None:
-        self._news.set_result(None)
-        self._news = asyncio.get_running_loop().create_future()
-
-
-class FollowingBroadcaster(Broadcaster):
-    """Its feed has one publisher, whose numbers it takes over. Until that has said where it stands there is
-    nothing to read."""
-
-    def __init__(self, limits: Limits) -> None:
-        super().__init__(limits)
-        self._feed = Feed("", limits.feed_events, limits.feed_bytes)
-        self._begun = asyncio.Event()
-
-    async def follow(self, batch: Batch) -> Published:
-        answer = self._feed.follow(batch)
-        self._begun.set()
-        self._wake()
-        return answer
-
-    async def read(self, epoch: str, offset: int, limit: int, wait_ms: int) -> Page:
-        """As every broadcaster's; raises Unavailable while its publisher is not heard of."""
+    async def _wait_for_publisher(self) -> None:
         try:
             async with asyncio.timeout(PUBLISHER_TIMEOUT_S):
                 await self._begun.wait()
         except TimeoutError:
             raise Unavailable("the source of this feed is not heard of", "", 1.0) from None
-        return await super().read(epoch, offset, limit, wait_ms)
+
+    def _wake(self) -> None:
+        self._news.set_result(None)
+        self._news = asyncio.get_running_loop().create_future()
 
 
 class MetricsBroadcaster(Broadcaster):
@@ -81,11 +68,13 @@ class MetricsBroadcaster(Broadcaster):
 
     def __init__(self, limits: Limits, snapshot: Callable[[], Awaitable[FleetMetrics]]) -> None:
         super().__init__(limits)
+        self._lineage = Lineage(secrets.token_hex(6))
         self._snapshot = snapshot
         self._period_s = limits.refresh_ms / 1_000
         self._run = asyncio.get_running_loop().create_task(self._poll())
 
     async def _poll(self) -> None:
+        await self.publish(Batch(self._lineage, 0, 0, 0, []))
         while True:
             try:
                 metrics = await self._snapshot()
@@ -93,5 +82,5 @@ class MetricsBroadcaster(Broadcaster):
                 metrics = None  # a room restarts: the last snapshot stands
             if metrics is not None:
                 message = encode(MetricsMessage(rfc3339(time.time_ns()), metrics))
-                await self.publish("self", 0, [], message)
+                await self.publish(Batch(self._lineage, 0, 0, 0, [], message))
             await asyncio.sleep(self._period_s)

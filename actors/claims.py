@@ -178,10 +178,10 @@ class Claims:
         entry = self._open.pop((answer.robot_id, answer.request_id), None)
         if entry is None:
             return  # answered before: the same answer came another way too
-        if entry.future.cancelled():
-            self._give_back(answer)
-        elif not entry.future.done():
+        if not entry.future.done():
             entry.future.set_result(answer)
+        elif entry.future.cancelled() or entry.future.exception():
+            self._give_back(answer)  # whose robot left, or was told that nobody answers
 
     def _give_back(self, answer: Answer) -> None:
         for grant in answer.grants:

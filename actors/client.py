@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -15,11 +15,13 @@ from actors.batching import Batcher, outcome_of
 from actors.broadcaster import Broadcaster
 from actors.claims import Claims
 from actors.health import PULSE_S, STATES, Lives, State
+from actors.heartbeats import Heartbeats
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
-from fleet.errors import FleetError
-from fleet.events import LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS, QueueDepthChanged, RobotStatusChanged, encode
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
+from fleet.events import LIVE_JOBS, ROBOT_STATUS, QueueDepthChanged, encode
+from fleet.explain import Explanation, Place, Suited, explain
 from fleet.feed import Page
 from fleet.fleet_metrics import FleetMetrics, fleet_metrics
 from fleet.job import Job, JobStatus
@@ -28,10 +30,13 @@ from fleet.keys import ApiKey, KeyRecord
 from fleet.limits import Limits
 from fleet.messages import (
     Announce,
+    AnnounceDepth,
+    AnnounceRobot,
     Answer,
     Beat,
-    Beats,
+    Cancel,
     Command,
+    Get,
     HeartbeatAnswer,
     JobCounts,
     JobToken,
@@ -45,6 +50,8 @@ from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.client")
+
+Named = TypeVar("Named", bound=Once)
 
 
 class Rooms(msgspec.Struct):
@@ -78,6 +85,13 @@ class Snapshot:
         return await asyncio.gather(self._registry.counts(), self._job_store.counts())
 
 
+def _named(command: Named) -> Named:
+    """With a request id: the call may be made again."""
+    if command.request_id:
+        return command
+    return msgspec.structs.replace(command, request_id=secrets.token_hex(8))
+
+
 class FleetClient:
     """One per door. Futures, not coroutines, where messages arrive by the thousand: no task each."""
 
@@ -88,13 +102,9 @@ class FleetClient:
         size, bound = limits.max_batch, limits.max_backlog
         self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
-        self._beats: Batcher[tuple[Beat, list[JobToken]], HeartbeatAnswer] = Batcher(
-            self._send_beats, size, bound, conflate=lambda item: item[0].robot_id
-        )
+        self._heartbeats = Heartbeats(rooms.job_store, rooms.registry, limits)
         self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
         self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
-        self._announcements: Batcher[tuple[str, bytes], None] = Batcher(self._send_events, size, bound)
-        self._numbering: dict[str, tuple[str, int]] = {}
 
     @property
     def state(self) -> State:
@@ -115,15 +125,13 @@ class FleetClient:
     # -- messages, batched
 
     def execute(self, command: Command) -> asyncio.Future[Any]:
-        return self._commands.put(command)
+        return self._commands.put(_named(command) if isinstance(command, Cancel) else command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
-        if isinstance(command, Once) and not command.request_id:
-            command = msgspec.structs.replace(command, request_id=secrets.token_hex(8))
-        return self._registry.put(command)
+        return self._registry.put(_named(command) if isinstance(command, Once) else command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
-        return self._beats.put((beat, jobs))
+        return self._heartbeats.put(beat, jobs)
 
     def claim(self, robot_id: str, request_id: str, limit: int, wait_ms: int) -> asyncio.Future[Answer]:
         return self._claims.claim(robot_id, request_id, limit, wait_ms)
@@ -152,22 +160,34 @@ class FleetClient:
         await self.execute(Announce(secrets.token_hex(8), job_id, JobStatus(status)))
 
     async def announce_robot(self, robot_id: str, status: str, cpu_percent: float, memory_mb: float) -> None:
-        at = rfc3339(time.time_ns())
-        event = encode(RobotStatusChanged(robot_id, status, cpu_percent, memory_mb, at))
-        await self._announcements.put((ROBOT_STATUS, event))
+        await self.administer(AnnounceRobot(robot_id, status, cpu_percent, memory_mb))
 
     async def announce_depth(self, depth: int) -> None:
-        event = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
-        await self._announcements.put((QUEUE_METRICS, event))
+        await self.execute(AnnounceDepth(depth, request_id=secrets.token_hex(8)))
 
     # -- lists
 
     async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         return await self._rooms.job_store.page(wanted, before, limit)
 
-    async def history(self, job_id: str) -> list[HistoryEvent]:
-        """Empty for a job that does not exist."""
-        return await self._rooms.job_store.history(job_id)
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        """Without the first `skip`; empty for a job that does not exist."""
+        return await self._rooms.job_store.history(job_id, skip, limit)
+
+    async def explain(self, job_id: str) -> Explanation:
+        job: Job = await self.execute(Get(job_id))
+        if job.status is not JobStatus.PENDING:
+            return explain(Place(job), Suited())
+        suited = await self._rooms.registry.suited(job.environment, job.required_capabilities)
+        place = await self._rooms.job_store.place(job_id, [robot.robot_id for robot in suited.able])
+        return explain(place, suited)
+
+    async def dead_letters(self, wanted: DeadLetterFilter, place: int, limit: int) -> tuple[list[Job], int]:
+        found = await self._rooms.job_store.dead_letters(wanted, place, limit)
+        return [record.job for record in found.records], found.place
+
+    async def redrive(self, command: Redrive) -> Redriven:
+        return await self._rooms.job_store.redrive(_named(command))
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int
@@ -192,7 +212,8 @@ class FleetClient:
 
     async def close(self) -> None:
         await self._claims.close()
-        for batcher in (self._commands, self._registry, self._beats, self._announcements):
+        await self._heartbeats.close()
+        for batcher in (self._commands, self._registry):
             await batcher.close()
 
     # -- one call per batch
@@ -202,37 +223,3 @@ class FleetClient:
 
     async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]
-
-    async def _send_events(self, batch: Sequence[tuple[str, bytes]], _: Any) -> Sequence[Any]:
-        failed: dict[str, FleetError] = {}
-        for feed in sorted({feed for feed, _ in batch}):
-            try:
-                await self._publish(feed, [event for name, event in batch if name == feed])
-            except FleetError as error:
-                failed[feed] = error
-        return [failed.get(feed) for feed, _ in batch]
-
-    async def _publish(self, feed: str, events: list[bytes]) -> None:
-        """Under a new publisher's name after a failure: whether that batch arrived is not known, and its
-        numbers must not serve again."""
-        publisher, seq = self._numbering.pop(feed, (secrets.token_hex(6), 0))
-        await self._rooms.broadcasters[feed].publish(publisher, seq, events)
-        self._numbering[feed] = publisher, seq + len(events)
-
-    async def _send_beats(self, batch: Sequence[tuple[Beat, list[JobToken]]], _: Any) -> Sequence[Any]:
-        replies = await self._rooms.registry.heartbeats([beat for beat, _ in batch])
-        held = [
-            Beats(beat.robot_id, jobs, reply.lease_ms)
-            for (beat, jobs), reply in zip(batch, replies, strict=True)
-            if jobs and not reply.refused
-        ]
-        stops = iter(await self._rooms.job_store.execute(held)) if held else iter(())
-        return [
-            HeartbeatAnswer(
-                reply.next_heartbeat_ms,
-                reply.drain,
-                list(next(stops)) if jobs and not reply.refused else [],
-                reply.refused,
-            )
-            for (_, jobs), reply in zip(batch, replies, strict=True)
-        ]

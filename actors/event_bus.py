@@ -154,6 +154,8 @@ class EventBus:
                 log.warning("%s is not heard for now: %s", FEED_OF[kind], error)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            if not page.recovered:
+                log.warning("events of %s were lost", FEED_OF[kind])
             epoch, offset = page.epoch, page.offset
             for event in page.events:
                 payload = msgspec.json.decode(event)

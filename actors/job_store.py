@@ -22,19 +22,23 @@ import msgspec
 from actors.active_clock import ActiveClock
 from actors.batching import refusal_of
 from actors.journal import Journal, commit
-from actors.publisher import Follows, NumberedPublisher, Publisher, Publishes
+from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
 from actors.writer import Opening
+from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, among
 from fleet.errors import Busy
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
+from fleet.explain import Place
 from fleet.feed import MAX_FORMER, FeedHistory
 from fleet.job import Job
 from fleet.job_record import Announcement, Fact, HistoryEvent, JobFilter
-from fleet.job_store import JobStore
+from fleet.job_store import Change, JobStore
+from fleet.kept_replies import KeptReply
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
+    AnnounceDepth,
     Beats,
     Cancel,
     Claim,
@@ -49,6 +53,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.replies import Replies
 from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
@@ -61,7 +66,7 @@ class JobStoreRoom:
     def __init__(
         self,
         limits: Limits,
-        live_jobs: Follows,
+        live_jobs: Publishes,
         queue_metrics: Publishes,
         store: str = MEMORY,
         fleet: str = "fleetcast",
@@ -79,9 +84,11 @@ class JobStoreRoom:
         self._core = JobStore(limits, Random())
         self._core.restore(rest, self._clock.now_ns, wall_ns)
         self._journal = Journal(self._tables, self._on_committed)
-        self._events = NumberedPublisher(live_jobs, limits, self._history(opening))
-        self._depths = Publisher(queue_metrics, limits)
-        self._depth: int | None = None
+        self._events = Publisher(live_jobs, limits, self._history(opening))
+        self._depths = Publisher(queue_metrics, limits, FeedHistory(self._life))
+        self._depths_told = Replies(limits.max_remembered)
+        self._depth = self._core.depth()
+        self._depths.publish([], encode(QueueDepthChanged(self._depth, rfc3339(wall_ns))))
         self._depth_ns = 0
         self._posted = 0
         loop = asyncio.get_running_loop()
@@ -96,20 +103,38 @@ class JobStoreRoom:
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
-        if self._journal.backlog > self._limits.max_backlog:
-            raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+        self._check_backlog()
         await self._recall(commands)
         now_ns, wall_ns = self._clock.tick(), time.time_ns()
         replies = [self._one(command, now_ns, wall_ns) for command in commands]
         await self._commit()
         return replies
 
-    async def _recall(self, commands: Sequence[Command]) -> None:
-        """Finished jobs that are named again come back into memory before anything is decided."""
-        forgotten = [job_id for command in commands for job_id in self._core.forgotten(command)]
-        if forgotten:
-            for record in await self._read(self._tables.find, list(dict.fromkeys(forgotten))):
-                self._core.remember(record)
+    def _check_backlog(self) -> None:
+        if self._journal.backlog > self._limits.max_backlog:
+            raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+
+    async def _recall(self, commands: Sequence[Command | Redrive]) -> None:
+        """Replies and finished jobs that are named again come back into memory before anything is decided. A
+        look at the journal lets time pass, in which others may be forgotten: so until nothing is missing."""
+        replies = self._core.replies
+        unanswered: set[str] = set()
+        unknown: set[str] = set()
+        generation = replies.generation
+        while True:
+            if replies.generation != generation:
+                unanswered, generation = set(), replies.generation
+            if missing := self._core.unanswered(commands) - unanswered:
+                unanswered |= missing
+                for kept in await self._read(self._tables.replies, list(missing)):
+                    replies.remember(kept)
+            elif forgotten := self._core.forgotten(commands) - unknown:
+                unknown |= forgotten
+                for record in await self._read(self._tables.find, list(forgotten)):
+                    self._core.remember(record)
+                    unknown.discard(record.job.job_id)
+            else:
+                return
 
     async def _read(self, look: Callable[..., Result], *args: Any) -> Result:
         """What was committed, beside the writer."""
@@ -128,6 +153,31 @@ class JobStoreRoom:
         await self._commit()
         return page
 
+    async def redrive(self, command: Redrive) -> Redriven:
+        self._check_backlog()
+        found = await self._read(self._dead_letters_to, command)
+        await self._recall([command])
+        reply = self._core.redrive(command, found, self._clock.tick(), time.time_ns())
+        await self._commit()
+        return reply
+
+    def _dead_letters_to(self, command: Redrive) -> DeadLetters:
+        most, wanted = self._limits.max_redriven_bytes, command.wanted
+        if wanted.job_ids is not None:
+            return among(self._tables.find(wanted.job_ids), command, most)
+        return self._tables.dead_letters(wanted, command.place, command.limit, most, False)
+
+    async def dead_letters(self, wanted: DeadLetterFilter, place: int, limit: int) -> DeadLetters:
+        most = self._limits.max_page_bytes
+        return await self._read(self._tables.dead_letters, wanted, place, limit, most, True)
+
+    async def place(self, job_id: str, robot_ids: Sequence[str]) -> Place:
+        """Raises NotFound."""
+        await self._recall([Get(job_id)])
+        place = self._core.place(job_id, robot_ids, self._clock.tick(), time.time_ns())
+        await self._commit()
+        return place
+
     async def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         if wanted.stuck:
             found = self._core.stuck_page(wanted, before, limit)
@@ -135,9 +185,9 @@ class JobStoreRoom:
             return found
         return await self._read(self._tables.page, wanted, before, limit)
 
-    async def history(self, job_id: str) -> list[HistoryEvent]:
-        """Empty for a job that does not exist."""
-        return await self._read(self._tables.history, job_id)
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        """Without the first `skip`; empty for a job that does not exist."""
+        return await self._read(self._tables.history, job_id, skip, limit)
 
     async def pulse(self) -> str:
         """A name of this life of the actor."""
@@ -181,10 +231,12 @@ class JobStoreRoom:
                 return self._core.held(command.robot_id)
             case EndClaim():
                 return self._core.end_claim(command, now_ns)
+            case AnnounceDepth():
+                return self._depths_told.once(command.request_id, lambda: self._tell(command.depth, wall_ns))
             case Announce():
                 return self._core.announce(command, wall_ns)
             case Cancel():
-                return self._core.cancel(command.job_id, now_ns, wall_ns)
+                return self._core.cancel_once(command, now_ns, wall_ns)
             case Withdraw():
                 return self._core.withdraw(command)
 
@@ -196,10 +248,13 @@ class JobStoreRoom:
             self._changed.set_result(None)
             self._changed = asyncio.get_running_loop().create_future()
 
-    def _on_committed(self, facts: Sequence[Fact | Announcement]) -> None:
+    def _on_committed(self, committed: Sequence[Change]) -> None:
+        facts = [change for change in committed if not isinstance(change, KeptReply)]
         changes = [change for fact in facts if (change := _status_change(fact))]
         self._events.publish([encode(change) for change in changes])
-        self._core.trim(facts[-1].number + 1)
+        self._core.replies.committed(len(committed) - len(facts))
+        if facts:
+            self._core.trim(facts[-1].number + 1)
 
     async def _tick(self) -> None:
         while True:
@@ -218,20 +273,21 @@ class JobStoreRoom:
         await self._upkeep.close()
         await asyncio.gather(self._run, return_exceptions=True)
         await self._journal.close()
-        self._events.run.cancel()
-        await asyncio.gather(self._events.run, return_exceptions=True)
+        await self._events.close()
+        await self._depths.close()
 
     def _publish_depth(self, now_ns: int, wall_ns: int) -> None:
-        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back. Without
-        a change the state alone is told again, for a broadcaster that restarted."""
+        """On change, at most one per `depth_interval_ms`; the tick after sends what was held back."""
         depth = self._core.depth()
-        changed = depth != self._depth
-        pause_ms = self._limits.depth_interval_ms if changed else self._limits.refresh_ms
-        if now_ns - self._depth_ns < pause_ms * MS:
+        if depth == self._depth or now_ns - self._depth_ns < self._limits.depth_interval_ms * MS:
             return
         self._depth, self._depth_ns = depth, now_ns
         event = encode(QueueDepthChanged(depth, rfc3339(wall_ns)))
-        self._depths.publish([event] if changed else [], event)
+        self._depths.publish([event], event)
+
+    def _tell(self, depth: int, wall_ns: int) -> None:
+        """Somebody else's depth: once, and not what a new watcher hears first."""
+        self._depths.publish([encode(QueueDepthChanged(depth, rfc3339(wall_ns)))])
 
 
 def _status_change(fact: Fact | Announcement) -> JobStatusChanged | None:

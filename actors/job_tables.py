@@ -13,9 +13,11 @@ from typing import Any
 
 import msgspec
 
-from actors import failpoints
+from actors import failpoints, reply_tables
 from actors.database import Database, Row, Table
+from actors.dead_letter_tables import DeadLetterRows
 from actors.writer import UNREADABLE, Counters, Opening, Writer, damaged
+from fleet.dead_letters import DeadLetterFilter, DeadLetters, is_dead_letter
 from fleet.errors import FleetError
 from fleet.events import JobStatusChanged, encode
 from fleet.job import TERMINAL, Job, JobEvent, JobStatus
@@ -30,6 +32,8 @@ from fleet.job_record import (
     with_payload,
     without_payload,
 )
+from fleet.job_store import Change
+from fleet.kept_replies import KeptReply
 from fleet.limits import SECOND, Limits
 from fleet.wall_time import NS_PER_DAY, wall_ns_of
 
@@ -48,6 +52,7 @@ MIGRATIONS = (
         "CREATE INDEX fleetcast_events_of_job ON fleetcast_events (seq) WHERE seq IS NOT NULL",
         "CREATE INDEX fleetcast_events_told ON fleetcast_events (number) WHERE seq IS NULL",
     ),
+    reply_tables.MIGRATION,
 )
 JOBS = Table(
     "fleetcast_jobs",
@@ -104,6 +109,7 @@ class JobTables:
         self._limits = limits
         self._writer = Writer(database, "jobs", fleet, MIGRATIONS)
         self._counters = Counters()
+        self._dead_letters = DeadLetterRows(database, _WHOLE, self._whole)
         self.now_ns = now_ns
 
     # -- opening
@@ -143,6 +149,7 @@ class JobTables:
             [job_id for (job_id,) in reversed(newest)],
             today.get(JobStatus.COMPLETED, 0),
             today.get(JobStatus.FAILED, 0),
+            reply_tables.expiring(self._database),
         )
 
     def recent_events(self) -> list[bytes]:
@@ -184,18 +191,21 @@ class JobTables:
 
     # -- writing
 
-    def write(self, records: Sequence[Fact | Announcement]) -> None:
+    def write(self, changes: Sequence[Change]) -> None:
+        replies = [change for change in changes if isinstance(change, KeptReply)]
+        records = [change for change in changes if not isinstance(change, KeptReply)]
         facts = [record for record in records if isinstance(record, Fact)]
         newest = {fact.record.seq: fact.record for fact in facts}
         jobs = [_job_row(record) for record in newest.values()]
         payloads = [_payload_row(fact.record) for fact in facts if _brings_a_payload(fact)]
-        events = [_event_row(record) for record in records]
+        events = [_event_row(record) for record in records if _tells(record)]
         counters = self._count(records)
 
         def work() -> None:
             self._database.upsert(JOBS, jobs)
             self._database.insert(PAYLOADS, payloads)
             self._database.insert(EVENTS, events)
+            reply_tables.write(self._database, replies)
 
         self._writer.commit(work, counters)
         self._counters = counters
@@ -217,28 +227,30 @@ class JobTables:
         self._writer.commit(lambda: None, self._count(()))
 
     def clean(self, wall_ns: int) -> int:
-        """Deletes up to `CLEANED` jobs, and their events, that finished `retention_s` ago; returns how many.
-        Announcements stay as long as a feed could hold them."""
+        """Deletes up to `CLEANED` jobs, and their events, that finished `retention_s` ago, and so many
+        replies that expired; returns how many of either. Announcements stay as long as a feed could hold
+        them."""
         limits, number = self._limits, self._counters.number
         before_ns = wall_ns - limits.retention_s * SECOND
         old = (
             "(SELECT seq FROM fleetcast_jobs WHERE finished_ns < ? "
             f"ORDER BY finished_ns, seq LIMIT {CLEANED})"
         )
-        deleted = 0
+        deleted = expired = 0
 
         def work() -> None:
-            nonlocal deleted
+            nonlocal deleted, expired
             for table in ("fleetcast_events", "fleetcast_payloads", "fleetcast_jobs"):
                 deleted = self._database.execute(f"DELETE FROM {table} WHERE seq IN {old}", (before_ns,))
                 failpoints.hit(failpoints.IN_SNAPSHOT)
+            expired = reply_tables.delete_expired(self._database, wall_ns, CLEANED)
             self._database.execute(
                 "DELETE FROM fleetcast_events WHERE seq IS NULL AND number < ?",
                 (number - max(limits.feed_events, limits.max_remembered),),
             )
 
         self._writer.commit(work, self._count(()))
-        return deleted
+        return max(deleted, expired)
 
     def compact(self) -> None:
         self._database.compact()
@@ -255,6 +267,14 @@ class JobTables:
             marks = ", ".join("?" * len(some))
             found += self._database.read(f"{_WHOLE} WHERE j.{column} IN ({marks})", some)
         return [self._whole(row) for row in found]
+
+    def replies(self, request_ids: Sequence[str]) -> list[KeptReply]:
+        return reply_tables.find(self._database, request_ids)
+
+    def dead_letters(
+        self, wanted: DeadLetterFilter, place: int, limit: int, max_bytes: int, newest_first: bool
+    ) -> DeadLetters:
+        return self._dead_letters.page(wanted, place, limit, max_bytes, newest_first)
 
     def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         """Newest first, from below submission number `before` (0: from the newest). The second value is the
@@ -275,11 +295,12 @@ class JobTables:
         records = sorted(self._records("seq", taken), key=lambda record: -record.seq)
         return [record.job for record in records], following if following > oldest else 0
 
-    def history(self, job_id: str) -> list[HistoryEvent]:
+    def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
         rows = self._database.read(
             "SELECT e.number, e.check_sum, e.event FROM fleetcast_events e "
-            "JOIN fleetcast_jobs j ON j.seq = e.seq WHERE j.job_id = ? ORDER BY e.number, e.part",
-            (job_id,),
+            "JOIN fleetcast_jobs j ON j.seq = e.seq WHERE j.job_id = ? "
+            "ORDER BY e.number, e.part LIMIT ? OFFSET ?",
+            (job_id, limit, skip),
         )
         return [_event(self._event(*row)) for row in rows]
 
@@ -288,12 +309,10 @@ class JobTables:
 
 
 def _where(wanted: JobFilter) -> tuple[str, list[Any]]:
-    dead = None if wanted.dead_letter is None else int(wanted.dead_letter)
     columns = {
         "status": wanted.status,
         "robot_id": wanted.robot_id,
         "environment": wanted.environment,
-        "dead_letter": dead,
     }
     asked = {name: value for name, value in columns.items() if value is not None}
     return "".join(f" AND j.{name} = ?" for name in asked), list(asked.values())
@@ -316,6 +335,10 @@ def _brings_a_payload(fact: Fact) -> bool:
     return fact.event is JobEvent.SUBMIT and bool(fact.job.payload)
 
 
+def _tells(record: Fact | Announcement) -> bool:
+    return isinstance(record, Announcement) or record.recorded
+
+
 def _payload_row(record: JobRecord) -> Row:
     data = encode(record.job.payload)
     return record.seq, zlib.crc32(data), data
@@ -335,7 +358,7 @@ def _columns(record: JobRecord) -> Row:
         job.status.value,
         job.robot_id,
         job.environment,
-        int(job.dead_letter),
+        int(is_dead_letter(job)),
         wall_ns_of(job.finished_at or "") if job.status in TERMINAL else None,
     )
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.broadcaster import Broadcaster, FollowingBroadcaster, MetricsBroadcaster
+from actors.broadcaster import Broadcaster, MetricsBroadcaster
 from actors.client import FleetClient, Rooms, Snapshot
 from actors.job_store import JobStoreRoom
 from actors.registry import RegistryRoom
 from actors.stores import MEMORY
-from fleet.events import KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
+from fleet.events import FEEDS, KEYS, LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.limits import Limits
 
 
 def local_rooms(limits: Limits, version: str = "", store: str = MEMORY) -> Rooms:
     """Needs a running event loop."""
-    feeds = {name: Broadcaster(limits) for name in (ROBOT_STATUS, QUEUE_METRICS, KEYS)}
-    live_jobs = FollowingBroadcaster(limits)
-    job_store = JobStoreRoom(limits, live_jobs, feeds[QUEUE_METRICS], store)
+    feeds = {name: Broadcaster(limits) for name in FEEDS if name != METRICS}
+    job_store = JobStoreRoom(limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], store)
     registry = RegistryRoom(limits, feeds[ROBOT_STATUS], feeds[KEYS], store)
     metrics = MetricsBroadcaster(limits, Snapshot(job_store, registry, version))
-    return Rooms(job_store, registry, {**feeds, LIVE_JOBS: live_jobs, METRICS: metrics})
+    return Rooms(job_store, registry, {**feeds, METRICS: metrics})
 
 
 class LocalFleet(FleetClient):

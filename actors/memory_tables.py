@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from actors.job_tables import CLEANED, LOOKED_AT
 from actors.writer import Counters, Opening
+from fleet.dead_letters import DeadLetterFilter, DeadLetters, is_dead_letter, look_through
 from fleet.events import encode
 from fleet.job import Job
 from fleet.job_record import (
-    Announcement,
     Fact,
     HistoryEvent,
     JobFilter,
@@ -18,6 +18,8 @@ from fleet.job_record import (
     JobsAtRest,
     history_event,
 )
+from fleet.job_store import Change
+from fleet.kept_replies import KeptReply
 from fleet.limits import SECOND, Limits
 from fleet.wall_time import wall_ns_of
 
@@ -33,6 +35,7 @@ class MemoryJobTables:
         self._records: dict[int, JobRecord] = {}  # in the order of submission
         self._seq_of: dict[str, int] = {}
         self._history: dict[int, list[HistoryEvent]] = {}
+        self._replies: dict[str, KeptReply] = {}
 
     def open(self, wall_ns: int) -> tuple[Opening, JobsAtRest]:
         return Opening(secrets.token_hex(6), {}, Counters()), JobsAtRest()
@@ -40,13 +43,19 @@ class MemoryJobTables:
     def recent_events(self) -> list[bytes]:
         return []
 
-    def write(self, records: Sequence[Fact | Announcement]) -> None:
-        for fact in records:
-            if isinstance(fact, Fact):
-                seq = fact.record.seq
-                self._records[seq] = fact.record
-                self._seq_of[fact.job.job_id] = seq
-                self._history.setdefault(seq, []).append(history_event(fact))
+    def write(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Fact):
+                self._write_job(change)
+            elif isinstance(change, KeptReply):
+                self._replies[change.request_id] = change
+
+    def _write_job(self, fact: Fact) -> None:
+        seq = fact.record.seq
+        self._records[seq] = fact.record
+        self._seq_of[fact.job.job_id] = seq
+        if fact.recorded:
+            self._history.setdefault(seq, []).append(history_event(fact))
 
     def note_clock(self) -> None:
         pass
@@ -57,13 +66,28 @@ class MemoryJobTables:
         for seq in old:
             del self._seq_of[self._records.pop(seq).job.job_id]
             del self._history[seq]
-        return len(old)
+        expired = [name for name, kept in self._replies.items() if kept.expires_wall_ns < wall_ns][:CLEANED]
+        for request_id in expired:
+            del self._replies[request_id]
+        return max(len(old), len(expired))
 
     def compact(self) -> None:
         pass
 
     def find(self, job_ids: Sequence[str]) -> list[JobRecord]:
         return [self._records[self._seq_of[job_id]] for job_id in job_ids if job_id in self._seq_of]
+
+    def replies(self, request_ids: Sequence[str]) -> list[KeptReply]:
+        return [self._replies[name] for name in request_ids if name in self._replies]
+
+    def dead_letters(
+        self, wanted: DeadLetterFilter, place: int, limit: int, max_bytes: int, newest_first: bool
+    ) -> DeadLetters:
+        dead = [record for record in self._records.values() if is_dead_letter(record.job)]
+        dead = [r for r in dead if not place or (r.seq < place if newest_first else r.seq > place)]
+        found, place = look_through(reversed(dead) if newest_first else dead, wanted, limit, max_bytes)
+        remaining = sum(r.seq < place if newest_first else r.seq > place for r in dead) if place else 0
+        return DeadLetters(found, place if remaining else 0, remaining)
 
     def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         newest, oldest = next(reversed(self._records), 0), next(iter(self._records), 1)
@@ -79,8 +103,8 @@ class MemoryJobTables:
                 size += len(encode(record.job.payload)) + len(encode(record.job.result))
         return found, seq if seq > oldest else 0
 
-    def history(self, job_id: str) -> list[HistoryEvent]:
-        return list(self._history.get(self._seq_of.get(job_id, 0), ()))
+    def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]:
+        return self._history.get(self._seq_of.get(job_id, 0), [])[skip : skip + limit]
 
     def close(self) -> None:
         pass

@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from actors import failpoints
 from actors.database import Row, StoreRefused, StoreUnreachable, Table
+from actors.postgres_arrays import columns_of, register
 
 TYPES = {"id": "BIGINT", "int": "BIGINT", "text": "TEXT", "bytes": "BYTEA"}
 ARRAYS = {"int": "bigint[]", "text": "text[]", "bytes": "bytea[]"}
@@ -53,11 +54,13 @@ class PostgresDatabase:
 
     def _open(self) -> psycopg.Connection[Any]:
         try:
-            return psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
+            made = psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             raise StoreUnreachable(
                 f"{self.name} does not answer ({_reason(error)}): is it running, and is --store right?"
             ) from None
+        register(made)
+        return made
 
     @contextlib.contextmanager
     def judged(self) -> Iterator[None]:
@@ -125,7 +128,7 @@ class PostgresDatabase:
     def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
         """One statement, with an array a column: a statement a row costs a multiple."""
         if rows:
-            columns = [list(column) for column in zip(*rows, strict=True)]
+            columns = columns_of(list(table.columns.values()), rows)
             with self._reaching():
                 self._there().execute(_insert(table) + rest, columns)
 

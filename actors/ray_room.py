@@ -16,6 +16,7 @@ log = logging.getLogger("fleetcast.ray_room")
 
 RETRY_FOR_S = 10.0  # an actor is back by then
 HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
+LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
 
 
 class RayRoom:
@@ -26,6 +27,7 @@ class RayRoom:
         self._name = name
         self._namespace = namespace
         self._handle: Any = None
+        self._answered_at = 0.0
         self._silent_since: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -47,34 +49,38 @@ class RayRoom:
     async def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
         """An actor that was stopped, not killed, gives no answer at all: hence a time for each attempt."""
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + self._patience_s(loop.time()), 0.05
+        began = loop.time()
+        until, pause = began + self._patience_s(method, began), 0.05
         while True:
             try:
                 async with asyncio.timeout_at(until):
                     answer = await getattr(self._actor(), method).remote(*args)
-                self._silent_since = None
+                self._note_answer(loop.time())
                 return answer
             except ray.exceptions.RayTaskError as error:
-                self._silent_since = None
+                self._note_answer(loop.time())
                 raise _ours(error) from None
             except ray.exceptions.PendingCallsLimitExceeded:
                 raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
             except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
-                self._note_silence(error, loop.time())
+                self._note_silence(error, began)
                 if loop.time() + pause > until:
                     raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
 
-    def _patience_s(self, now: float) -> float:
-        gone = self._silent_since is not None and now - self._silent_since > RETRY_FOR_S
-        return HURRY_S if gone else RETRY_FOR_S
+    def _patience_s(self, method: str, now: float) -> float:
+        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S
+        return HURRY_S if gone and method not in LONG_POLLS else RETRY_FOR_S
 
-    def _note_silence(self, error: Exception, now: float) -> None:
+    def _note_answer(self, now: float) -> None:
+        self._answered_at, self._silent_since = now, None
+
+    def _note_silence(self, error: Exception, began: float) -> None:
         if not isinstance(error, TimeoutError):
             self._handle = None
         if self._silent_since is None:
-            self._silent_since = now
+            self._silent_since = max(began, self._answered_at)
 
 
 def _ours(error: ray.exceptions.RayTaskError) -> FleetError:

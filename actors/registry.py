@@ -26,10 +26,13 @@ from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, document_tables, opened
 from actors.upkeep import Upkeep
 from fleet.events import encode
+from fleet.explain import Suited
+from fleet.feed import FeedHistory
 from fleet.keys import ApiKey, KeyRecord, KeyTable
-from fleet.limits import MS, Limits
+from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
+    AnnounceRobot,
     Beat,
     BeatReply,
     BeginDeletion,
@@ -78,10 +81,9 @@ class RegistryRoom:
         self._tables.now_ns = lambda: self._clock.now_ns
         self._journal = Journal(self._tables, lambda records: None)
         self._restore(documents)
-        self._events = Publisher(robot_status, limits)
-        self._key_events = Publisher(keys, limits)
-        self._incarnation = secrets.token_bytes(8)
-        self._told_ns = 0
+        self._life = secrets.token_hex(6)
+        self._events = Publisher(robot_status, limits, FeedHistory(self._life))
+        self._key_events = Publisher(keys, limits, FeedHistory(self._life))
         self._run = asyncio.get_running_loop().create_task(self._tick())
         self._upkeep = Upkeep(self._journal, self._tables, limits)
 
@@ -124,7 +126,12 @@ class RegistryRoom:
 
     async def pulse(self) -> str:
         """A name of this life of the actor."""
-        return self._incarnation.hex()
+        return self._life
+
+    async def suited(self, environment: str | None, capabilities: Sequence[str]) -> Suited:
+        found = self._core.suited(environment, capabilities)
+        await self._commit()
+        return found
 
     async def state(self) -> FeedState:
         """The last event of every robot, and of those that were deleted last."""
@@ -182,6 +189,8 @@ class RegistryRoom:
                 )
             case RevokeKey():
                 return self._keys.revoke(command.key_id, wall_ns)
+            case AnnounceRobot():
+                return self._core.announce(command, wall_ns)
             case GetRobot():
                 return self._core.get(command.robot_id)
 
@@ -203,7 +212,6 @@ class RegistryRoom:
             except Exception:
                 log.exception("a tick failed; the next goes on")
             await self._commit()
-            self._tell_incarnation(time.monotonic_ns())
             await asyncio.sleep(self._limits.tick_ms / 1_000)
 
     async def close(self) -> None:
@@ -212,9 +220,5 @@ class RegistryRoom:
         await self._upkeep.close()
         await asyncio.gather(self._run, return_exceptions=True)
         await self._journal.close()
-
-    def _tell_incarnation(self, now_ns: int) -> None:
-        """The state of the keys feed: by a new one doors learn that the table is another's."""
-        if not self._told_ns or now_ns - self._told_ns >= self._limits.refresh_ms * MS:
-            self._told_ns = now_ns
-            self._key_events.publish([], self._incarnation)
+        await self._events.close()
+        await self._key_events.close()

@@ -13,7 +13,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors import stores
-from actors.broadcaster import Broadcaster, FollowingBroadcaster, MetricsBroadcaster
+from actors.broadcaster import Broadcaster, MetricsBroadcaster
 from actors.client import FleetClient, Rooms, Snapshot, ray_rooms
 from actors.job_store import JobStoreRoom
 from actors.ray_room import RayRoom
@@ -50,9 +50,11 @@ class Supervisor(msgspec.Struct):
         if self._first():
             stores.check(self.store, self.namespace, self.limits)
         began_ns = time.time_ns()
-        roles = dict.fromkeys((ROBOT_STATUS, QUEUE_METRICS, KEYS), Broadcaster)
-        roles[LIVE_JOBS] = FollowingBroadcaster
-        feeds = {name: self._actor(broadcaster_name(name), role, self.limits) for name, role in roles.items()}
+        feeds = {
+            name: self._actor(broadcaster_name(name), Broadcaster, self.limits)
+            for name in FEEDS
+            if name != METRICS
+        }
         given = (self.limits, feeds[LIVE_JOBS], feeds[QUEUE_METRICS], self.store, self.namespace, began_ns)
         job_store = self._actor(JOB_STORE, JobStoreRoom, *given)
         place = (self.limits, feeds[ROBOT_STATUS], feeds[KEYS], self.store, self.namespace)

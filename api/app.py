@@ -15,15 +15,24 @@ from starlette.types import Receive, Scope, Send
 
 from api.door import Door
 from api.envelope import Envelope, LastResort
+from api.idempotency import HEADER, REPLAYED
 from api.openapi import describe
 from api.ports import Fleet
 from api.problems import on_disconnect, on_fleet_error, on_http_error
-from api.routers import jobs, keys, metrics, reports, robots
+from api.routers import dead_letters, jobs, keys, metrics, reports, robots
 from api.settings import Settings
 from api.sockets import serve_socket
 from fleet.errors import FleetError
 
-ROUTERS = (jobs.jobs, reports.reports, robots.robots, keys.keys, metrics.metrics, metrics.health)
+ROUTERS = (
+    jobs.jobs,
+    dead_letters.dead_letters,
+    reports.reports,
+    robots.robots,
+    keys.keys,
+    metrics.metrics,
+    metrics.health,
+)
 
 
 class DoorApp(FastAPI):
@@ -72,7 +81,7 @@ def _wrap(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "Idempotency-Key"],
-            expose_headers=["X-Request-Id", "Retry-After"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", HEADER],
+            expose_headers=["X-Request-Id", "Retry-After", REPLAYED],
         )
     app.add_middleware(Envelope)

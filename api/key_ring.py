@@ -22,7 +22,7 @@ PAUSE_S = 0.2
 
 
 class KeyRing:
-    """Follows the `keys` feed: the whole table once, then its changes. A hole, or another incarnation of the
+    """Follows the `keys` feed: the whole table once, then its changes. A hole, as after a restart of the
     registry, means the table again."""
 
     def __init__(self, on_revoked: Callable[[str], None], on_shortened: Callable[[str, float], None]) -> None:
@@ -30,7 +30,6 @@ class KeyRing:
         self._on_revoked = on_revoked
         self._on_shortened = on_shortened
         self._by_digest: dict[str, KeyRecord] = {}
-        self._incarnation: bytes | None = None
         self._background = Background()
 
     def find(self, secret: str, now_s: float) -> KeyRecord | None:
@@ -58,7 +57,7 @@ class KeyRing:
                 continue
             for event in page.events:
                 self.put(_decode(event))
-            place = page if page.recovered and page.current in (None, self._incarnation) else None
+            place = page if page.recovered else None
 
     async def _take_all(self, fleet: Fleet) -> Page:
         """The place first, the table after it: changes in between are then seen twice, never missed. A key
@@ -71,7 +70,6 @@ class KeyRing:
             self._on_revoked(self._by_digest.pop(digest).key.key_id)
         for record in records:
             self.put(record)
-        self._incarnation = place.current
         self.ready.set()
         return place
 

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, request_response
 from starlette.types import Receive, Scope, Send
 
+from api.idempotency import REPLAYED, IdempotencyHeaders
 from api.problems import Problem
 from fleet.messages import Id
 
@@ -39,6 +40,12 @@ SECURITY_SCHEMES = {
         "name": "token",
         "description": "The same JWT or key, where headers cannot be set.",
     },
+}
+REPLAY = {
+    REPLAYED: {
+        "description": "There if this is the answer to an earlier request with the same key.",
+        "schema": {"const": "true"},
+    }
 }
 RETRY_AFTER = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
 HEADERS = {
@@ -98,19 +105,26 @@ def operation(
     body: Types = None,
     body_required: bool = True,
     query: Any = None,
+    keyed: bool = False,
     refused: tuple[int, ...] = (),
     links: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """`openapi_extra` of one route. `role` is the least that may call it, "robot" the robot itself or an
-    operator, None anybody. Statuses that follow from `role`, `body` and `query` need not be in `refused`.
+    operator, None anybody. `keyed`: it hears an `Idempotency-Key`. Statuses that follow from `role`,
+    `body`, `query` and `keyed` need not be in `refused`.
     `links` lead from the first of `answers` to what may be done with it."""
     schemas: dict[str, Any] = {}
-    refusals = {*refused, *_refusals(role, body is not None, query is not None)} - answers.keys()
+    told = _refusals(role, body is not None, query is not None, keyed)
+    refusals = {*refused, *told} - answers.keys()
     responses = {str(status): _answer(status, types, schemas) for status, types in answers.items()}
+    for response in responses.values() if keyed else ():
+        response["headers"] = REPLAY
     if links:
         next(iter(responses.values()))["links"] = links
+    in_query = _parameters("query", query, schemas) if query else []
+    in_headers = _parameters("header", IdempotencyHeaders, schemas) if keyed else []
     return {
-        "parameters": _query_parameters(query, schemas) if query else [],
+        "parameters": in_query + in_headers,
         "responses": responses | {str(s): _problem(s, schemas) for s in sorted(refusals)},
         "security": _security(role),
         "schemas": schemas,
@@ -122,9 +136,10 @@ def link(operation_id: str, body: dict[str, str] | None = None, **parameters: st
     return {"operationId": operation_id, "parameters": parameters} | ({"requestBody": body} if body else {})
 
 
-def _refusals(role: str | None, body: bool, query: bool) -> set[int]:
+def _refusals(role: str | None, body: bool, query: bool, keyed: bool) -> set[int]:
     by_role = {None: set(), "viewer": {401, 429}}.get(role, {401, 403, 429})
-    return by_role | (OF_BODIES if body else set()) | ({422} if query else set())
+    of_parameters = ({422} if query else set()) | ({400, 422} if keyed else set())
+    return by_role | (OF_BODIES if body else set()) | of_parameters
 
 
 def _security(role: str | None) -> list[dict[str, list[str]]]:
@@ -171,13 +186,13 @@ def _always_whole(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"properties": whole, "required": required}
 
 
-def _query_parameters(query: Any, schemas: dict[str, Any]) -> list[dict[str, Any]]:
+def _parameters(place: str, model: Any, schemas: dict[str, Any]) -> list[dict[str, Any]]:
     found: dict[str, Any] = {}
-    _schema(query, found)
-    own = found.pop(query.__name__)
+    _schema(model, found)
+    own = found.pop(model.__name__)
     schemas |= found
     return [
-        {"name": name, "in": "query", "required": name in own["required"], "schema": schema}
+        {"name": name, "in": place, "required": name in own["required"], "schema": schema}
         for name, schema in own["properties"].items()
     ]
 

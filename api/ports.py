@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
+from fleet.explain import Explanation
 from fleet.feed import Page
 from fleet.job import Job
 from fleet.job_record import HistoryEvent, JobFilter
@@ -54,7 +56,15 @@ class Fleet(Protocol):
 
     async def jobs(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]: ...
 
-    async def history(self, job_id: str) -> list[HistoryEvent]: ...
+    async def history(self, job_id: str, skip: int = 0, limit: int = 1_000) -> list[HistoryEvent]: ...
+
+    async def explain(self, job_id: str) -> Explanation: ...
+
+    async def dead_letters(
+        self, wanted: DeadLetterFilter, place: int, limit: int
+    ) -> tuple[list[Job], int]: ...
+
+    async def redrive(self, command: Redrive) -> Redriven: ...
 
     async def robots(
         self, status: str | None, environment: str | None, limit: int, offset: int

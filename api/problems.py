@@ -11,7 +11,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.auth import Unauthenticated
-from fleet.errors import Busy, Conflict, FleetError, Forbidden, Misuse, NotFound, PeerFault, Unavailable
+from fleet.errors import (
+    Busy,
+    Conflict,
+    FleetError,
+    Forbidden,
+    Full,
+    Misuse,
+    NotFound,
+    PeerFault,
+    Unavailable,
+)
 
 REQUEST_ID = "fleetcast.request_id"  # in the scope of a request
 
@@ -63,6 +73,7 @@ STATUS: dict[type[FleetError], int] = {
     Misuse: 422,
     TooMany: 429,
     Busy: 503,
+    Full: 429,
     Unavailable: 503,
 }
 

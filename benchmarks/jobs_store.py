@@ -35,12 +35,7 @@ class Drive(msgspec.Struct, frozen=True):
 class Quiet:
     """Takes events as a broadcaster does, and has no readers."""
 
-    async def publish(
-        self, publisher: str, seq: int, events: list[bytes], current: bytes | None = None
-    ) -> Published:
-        return Published("quiet", seq + len(events))
-
-    async def follow(self, batch: Batch) -> Published:
+    async def publish(self, batch: Batch) -> Published:
         return Published(batch.lineage.epoch, batch.first + len(batch.events))
 
 

@@ -6,6 +6,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 
 import msgspec
 
@@ -29,6 +30,10 @@ def rank(due_wall_ns: int, priority: int, submission: int, aging_ms: int | None)
 def fits(needs: Needs, skills: Skills) -> bool:
     environment, required = needs
     return (environment is None or environment == skills[0]) and required <= skills[1]
+
+
+def _wider(needs: Needs, than: Needs) -> bool:
+    return needs[0] in (None, than[0]) and needs[1] <= than[1]
 
 
 class PendingQueue:
@@ -74,6 +79,26 @@ class PendingQueue:
 
     def needs(self) -> list[Needs]:
         return list(self._heaps)
+
+    def outranking(self, job_id: str, needs: Needs, most: int) -> int:
+        """How many jobs go before this one that every robot fit for it may take; counted up to `most`."""
+        own = self._live.get(job_id)
+        count = 0
+        for others, heap in self._heaps.items() if own else ():
+            if own and _wider(others, needs):
+                count += sum(1 for _ in islice(self._before(heap, own), most - count))
+        return count
+
+    def _before(self, heap: list[tuple[Rank, str]], order: Rank) -> Iterator[str]:
+        """No child comes before its parent: below one that does not come before, none does."""
+        stack = [0]
+        while stack:
+            index = stack.pop()
+            if index < len(heap) and heap[index][0] < order:
+                rank, job_id = heap[index]
+                stack += (2 * index + 1, 2 * index + 2)
+                if self._live.get(job_id) == rank:
+                    yield job_id
 
 
 class Waiting(msgspec.Struct):

@@ -6,12 +6,15 @@ again; `_wall_ns` are nanoseconds since 1970.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from fleet.job import Job, JobEvent, JobStatus
 from fleet.wall_time import WallTime
+
+Value = TypeVar("Value")
 
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,19 +80,19 @@ class Announcement(msgspec.Struct, frozen=True):
     at: str
 
 
-class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of a job's history."""
+class HistoryEvent(msgspec.Struct, frozen=True):
+    """One line of a job's history. What it has nothing to say of is not there."""
 
     event: JobEvent
     status: JobStatus
     at: WallTime
-    attempt: int = 0
-    robot_id: str | None = None
-    error: str | None = None
-    progress: float | None = None
-    current_node: str | None = None
-    message: str | None = None
-    retried_by: str | None = None
+    attempt: int
+    robot_id: str | UnsetType = UNSET
+    error: str | UnsetType = UNSET
+    progress: float | UnsetType = UNSET
+    current_node: str | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    retried_by: str | UnsetType = UNSET
 
 
 def history_event(fact: Fact) -> HistoryEvent:
@@ -99,13 +102,17 @@ def history_event(fact: Fact) -> HistoryEvent:
         job.status,
         fact.at,
         job.attempt,
-        job.robot_id,
-        job.error,
-        said.progress,
-        said.current_node,
-        said.message,
-        job.retried_by,
+        _given(job.robot_id),
+        _given(job.error),
+        _given(said.progress),
+        _given(said.current_node),
+        _given(said.message),
+        _given(job.retried_by),
     )
+
+
+def _given(value: Value | None) -> Value | UnsetType:
+    return UNSET if value is None else value
 
 
 class JobsAtRest(msgspec.Struct, frozen=True):
@@ -140,7 +147,6 @@ class JobFilter(msgspec.Struct, frozen=True):
     status: str | None = None
     robot_id: str | None = None
     environment: str | None = None
-    dead_letter: bool | None = None
     stuck: bool | None = None
 
     def admits(self, job: Job) -> bool:
@@ -148,6 +154,5 @@ class JobFilter(msgspec.Struct, frozen=True):
             (self.status, job.status),
             (self.robot_id, job.robot_id),
             (self.environment, job.environment),
-            (self.dead_letter, job.dead_letter),
         ]
         return all(asked in (None, value) for asked, value in pairs)

@@ -50,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_finished: int = 10_000
     max_finished_bytes: int = 64 * 1024 * 1024
     max_page_bytes: int = 1024 * 1024
+    max_redriven_bytes: int = 8 * 1024 * 1024
     max_snapshot_jobs: int = 10_000
     max_robots: int = 100_000
     max_keys: int = 100_000

@@ -128,6 +128,12 @@ class Announce(msgspec.Struct, frozen=True):
     status: JobStatus
 
 
+class AnnounceDepth(Once, frozen=True):
+    """An event of queue-metrics that somebody else's queue made; the depth of ours does not change."""
+
+    depth: int
+
+
 class Held(msgspec.Struct, frozen=True):
     """Asks for the ids of the jobs that a robot holds."""
 
@@ -175,7 +181,20 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
-Command = Submit | Retry | Get | Held | Cancel | Report | Announce | EndClaim | Beats | Claim | Withdraw
+Command = (
+    Submit
+    | Retry
+    | Get
+    | Held
+    | Cancel
+    | Report
+    | Announce
+    | AnnounceDepth
+    | EndClaim
+    | Beats
+    | Claim
+    | Withdraw
+)
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -492,6 +511,15 @@ class RevokeKey(msgspec.Struct, frozen=True):
     key_id: str
 
 
+class AnnounceRobot(Once, frozen=True):
+    """An event of robot-status that somebody else's robot made; no robot of ours changes."""
+
+    robot_id: str
+    status: str
+    cpu_percent: float
+    memory_mb: float
+
+
 RegistryCommand = (
     OpenSession
     | CloseSession
@@ -506,6 +534,7 @@ RegistryCommand = (
     | IssueKey
     | RotateKey
     | RevokeKey
+    | AnnounceRobot
 )
 
 

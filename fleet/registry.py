@@ -6,10 +6,13 @@ from collections.abc import Iterable, Sequence
 
 from fleet.alarms import Alarms
 from fleet.errors import Busy, Conflict, NotFound, Unavailable
+from fleet.events import RobotStatusChanged, encode
+from fleet.explain import Suited, suited
 from fleet.heartbeat_pace import HeartbeatPace
 from fleet.limits import MS, Limits
 from fleet.messages import (
     Admitted,
+    AnnounceRobot,
     Beat,
     BeatReply,
     Opened,
@@ -208,6 +211,11 @@ class RobotRegistry:
 
     # -- what operators do
 
+    def announce(self, command: AnnounceRobot, wall_ns: int) -> None:
+        """Says what it is told and changes no robot."""
+        told = (command.robot_id, command.status, command.cpu_percent, command.memory_mb)
+        self._events.append(encode(RobotStatusChanged(*told, rfc3339(wall_ns))))
+
     def set_status(self, command: SetRobotStatus, wall_ns: int) -> StatusSet:
         """An event if its status is another. Raises NotFound, or PeerFault for a bad time."""
         entry = self._entry(command.robot_id)
@@ -288,6 +296,11 @@ class RobotRegistry:
             if status in (None, entry.status()) and environment in (None, entry.spec.environment)
         ]
         return [entry.view() for entry in found[offset : offset + limit]], len(found)
+
+    def suited(self, environment: str | None, capabilities: Sequence[str]) -> Suited:
+        """Who could take a job with these needs."""
+        limit = self._limits.max_explained_robots
+        return suited(self._robots.values(), environment, capabilities, limit)
 
     def latest(self) -> list[bytes]:
         """The last event of every robot, and of the 1,000 that were deleted last."""

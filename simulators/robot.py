@@ -37,6 +37,8 @@ HEARTBEAT_JITTER = 0.1
 MAX_OPEN_BEATS = 8
 # A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
 HELD_PART = 0.9
+# What was asked may have been done, or may yet be: it is asked for again under the same id.
+UNDECIDED = frozenset({"unavailable", "failed", "overloaded", "busy"})
 LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yours"})
 
 
@@ -255,9 +257,11 @@ class RobotBrain:
 
     def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
         later_ns = now_ns + REFUSED_PAUSE_MS * MS
-        if self._ends_claim(error.id):
-            self._claim_ns = later_ns
-        elif error.id is None and error.code == "not_found":
+        if self._claim is not None and error.id == self._claim.id:
+            self._claim_said, self._claim_ns = False, later_ns
+            if error.code not in UNDECIDED:
+                self._claim = None
+        elif error.code == "not_found" and (error.id is None or str(error.id) in self._beats):
             return [self._register()]  # a heartbeat found nobody of our name
         elif report := self._unanswered.get(str(error.id)):
             if error.code in LOST:

@@ -104,7 +104,15 @@ async def progress(request: Request) -> Response:
     body = decode(await read_body(request), ProgressBody)
     principal.act_as(body.robot_id)
     job_id = request.path_params["job_id"]
-    said = Report(JobEvent.PROGRESS, job_id, body.robot_id, body.token, progress=body.progress)
+    said = Report(
+        JobEvent.PROGRESS,
+        job_id,
+        body.robot_id,
+        body.token,
+        progress=body.progress,
+        current_node=body.current_node,
+        message=body.message,
+    )
     return answer(await door.fleet.execute(said))
 
 

@@ -277,7 +277,13 @@ def report_of(message: RobotMessage, robot_id: str) -> Report:
             return Report(JobEvent.START, message.job_id, robot_id, message.token)
         case Progress():
             return Report(
-                JobEvent.PROGRESS, message.job_id, robot_id, message.token, progress=message.progress
+                JobEvent.PROGRESS,
+                message.job_id,
+                robot_id,
+                message.token,
+                progress=message.progress,
+                current_node=message.current_node,
+                message=message.message,
             )
         case Complete():
             return Report(JobEvent.COMPLETE, message.job_id, robot_id, message.token, result=message.result)

@@ -57,6 +57,19 @@ async def test_in_good_times_every_item_is_sent() -> None:
     assert held.batches[1] == [("r1", 2), ("r1", 3)]
 
 
+async def test_what_comes_at_once_after_a_long_rest_is_all_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    held = Held()
+    held.go.set()
+    batcher = conflating(held)
+    assert await batcher.put(("r1", 1)) == 1
+    rested = loop.time() + 3_600
+    monkeypatch.setattr(loop, "time", lambda: rested)
+    waiting = [batcher.put(("r1", number)) for number in (2, 3)]
+    monkeypatch.undo()
+    assert await asyncio.gather(*waiting) == [2, 3]
+
+
 async def test_those_whose_item_was_conflated_learn_of_its_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.batching.STALLED_S", 0.0)
     held = Held()
@@ -107,3 +120,16 @@ def test_a_room_that_begins_anew_again_and_again_is_in_a_crash_loop_until_it_sta
     assert room.state(LIVES) == "crash_loop"
     assert room.state(60.9) == "crash_loop"
     assert room.state(61.1) == "ok"
+
+
+async def test_a_sender_that_leaves_takes_nobody_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.batching.STALLED_S", 0.0)
+    held = Held()
+    batcher = conflating(held)
+    batcher.put(("r1", 1))
+    await held.under_way.wait()
+    left, stayed = batcher.put(("r1", 2)), batcher.put(("r1", 3))
+    left.cancel()
+    with pytest.raises(Unavailable) as told:
+        await stayed
+    assert told.value.retry_after_s == 1.0

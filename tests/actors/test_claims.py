@@ -9,8 +9,21 @@ from typing import Any
 import pytest
 
 from actors.claims import Claims
+from fleet.errors import Unavailable
+from fleet.job import Job, JobEvent
 from fleet.limits import Limits
-from fleet.messages import Admitted, Answer, Claim, Command, Outbox, Parked, Refusal, RegistryCommand
+from fleet.messages import (
+    Admitted,
+    Answer,
+    Claim,
+    Command,
+    Granted,
+    Outbox,
+    Parked,
+    Refusal,
+    RegistryCommand,
+    Report,
+)
 
 DRAINING = Refusal("Conflict", "r is draining and gets no jobs", "draining")
 
@@ -76,4 +89,47 @@ async def test_a_robot_that_is_to_get_no_more_does_not_go_in_again(refusal: Refu
     store, waiting, claims = await forgotten(refusal)
     assert (await asyncio.wait_for(waiting, 10)).grants == []
     assert len(store.claims) == 1
+    await claims.close()
+
+
+class Slow(Store):
+    """Fails on the first claim, hangs on others; what it granted all the same comes by the outbox."""
+
+    def __init__(self, granted: Granted) -> None:
+        super().__init__()
+        self.granted = granted
+        self.failed = asyncio.Event()
+        self.calls = 0
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        self.calls += 1
+        if self.calls > 1:
+            await asyncio.Event().wait()
+        raise Unavailable("no answer")
+
+    async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox:
+        await self.failed.wait()
+        self.failed.clear()
+        return Outbox(1, 1, [Answer("r", "q", [self.granted])], [])
+
+
+async def test_what_is_granted_to_a_robot_that_was_told_of_no_answer_goes_back() -> None:
+    store, told = Slow(Granted(Job(job_id="j", name="weld"), 7, 30_000)), asyncio.Queue[Command]()
+    claims = Claims(store, Registry(admitted(1)), Limits(), told.put_nowait)
+    with pytest.raises(Unavailable):
+        await claims.claim("r", "q", 1, 30_000)
+    store.failed.set()
+    assert await asyncio.wait_for(told.get(), 10) == Report(JobEvent.RELEASE, "j", "r", 7)
+    await claims.close()
+
+
+async def test_what_is_granted_to_a_robot_that_asked_again_reaches_it() -> None:
+    store, told = Slow(Granted(Job(job_id="j", name="weld"), 7, 30_000)), asyncio.Queue[Command]()
+    claims = Claims(store, Registry(admitted(1), admitted(1)), Limits(), told.put_nowait)
+    with pytest.raises(Unavailable):
+        await claims.claim("r", "q", 1, 30_000)
+    again = claims.claim("r", "q", 1, 30_000)
+    store.failed.set()
+    assert (await asyncio.wait_for(again, 10)).grants == [store.granted]
+    assert told.empty()
     await claims.close()

@@ -77,14 +77,13 @@ async def test_a_broadcaster_that_restarts_loses_no_event_and_no_socket(
 async def test_a_depth_that_does_not_change_is_known_again_after_a_restart(
     supervisor: Supervisor, fleet: FleetClient
 ) -> None:
-    await fleet.execute(Submit(["j"], [JobSpec(name="weld")]))
     depths = await FollowFeed.begin(fleet, QUEUE_METRICS)
+    await fleet.execute(Submit(["j"], [JobSpec(name="weld")]))
+    assert (await depths.take(1))[0]["depth"] == 1
     await crash(supervisor, broadcaster_name(QUEUE_METRICS))
-    while True:
-        page = await fleet.read(QUEUE_METRICS, "", 0, 0)
-        if page.epoch != depths.epoch and page.current is not None:
-            break
-    assert b'"depth":1' in page.current
+    page = await fleet.read(QUEUE_METRICS, depths.epoch, depths.offset, 0)
+    assert page.recovered
+    assert b'"depth":1' in (page.current or b"")
 
 
 async def test_a_robot_that_a_new_registry_does_not_know_is_told_and_joins_again_on_its_socket(

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import schemathesis
 
 PAUSE = "/api/v1/robots/{robot_id}/status"
+
+
+_KEY = re.compile(r"[!-~]{1,255}")
+_calls = itertools.count()
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Each request means another thing, and is to have a key of its own."""
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and _KEY.fullmatch(key):
+        case.headers["Idempotency-Key"] = f"{next(_calls)}-{key}"[:255]
 
 
 @schemathesis.hook

@@ -279,7 +279,7 @@ async def test_a_lease_lasts_three_of_the_intervals_that_its_robot_is_told(
         extended = spy(monkeypatch, small_rate.fleet.rooms.job_store, Beats)
         body = {"jobs": [{"job_id": job_id, "token": job["token"]}]}
         told = (await http.post("/robots/r-1/heartbeat", json=body)).json()["next_heartbeat_ms"]
-    assert [beats.lease_ms for beats in extended] == [3 * told]
+    assert extended[-1].lease_ms == 3 * told
     assert told > 400
 
 

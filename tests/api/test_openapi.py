@@ -128,6 +128,10 @@ async def a_whole_life(ask: Any) -> None:
         await ask("GET", "/jobs/{job_id}", **job)
         await ask("POST", f"/jobs/{{job_id}}/{word}", held | {"retryable": False}, **job)
     await ask("POST", "/jobs/{job_id}/retry", **job)
+    await ask("GET", "/jobs/{job_id}/history", **job)
+    await ask("GET", "/jobs/{job_id}/explain", **job)
+    await ask("GET", "/jobs/dead-letters")
+    await ask("POST", "/jobs/redrive", {"filter": {}})
     for path in ("/jobs", "/robots", "/metrics/fleet", "/metrics/connections"):
         await ask("GET", path)
     for path in ("/health/live", "/health/ready", "/openapi.json"):

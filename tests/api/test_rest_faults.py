@@ -650,7 +650,7 @@ async def test_what_nobody_expected_is_told_by_its_id_and_explained_in_the_log_o
     async def broken() -> None:
         raise RuntimeError("the inside of the server")
 
-    monkeypatch.setattr(world.fleet, "metrics", broken)
+    monkeypatch.setattr(world.fleet, "counts", broken)
     async with world.http() as http:
         answer = await http.get("/metrics/fleet", headers={"x-request-id": "find-me"})
     assert refused(answer, 500, "internal")["request_id"] == "find-me"
@@ -686,7 +686,7 @@ async def test_a_failure_can_be_read_by_an_allowed_page(monkeypatch: pytest.Monk
         raise RuntimeError
 
     async with world_with(allowed_origins=["https://ops.example"]) as world, world.http() as http:
-        monkeypatch.setattr(world.fleet, "metrics", broken)
+        monkeypatch.setattr(world.fleet, "counts", broken)
         answer = await http.get("/metrics/fleet", headers={"origin": "https://ops.example"})
         refused(answer, 500)
         assert answer.headers["access-control-allow-origin"] == "https://ops.example"

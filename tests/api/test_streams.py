@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from actors.local import LocalFleet
 from api.websocket_protocol import FleetSocket
+from fleet.feed import Batch
 
 STREAMS = ["live-jobs", "robot-status", "queue-metrics", "metrics/stream"]
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -104,20 +105,22 @@ async def test_a_closed_socket_is_counted_out(world: World, path: str) -> None:
         pass
 
 
-FEED = {path: path for path in STREAMS} | {"metrics/stream": "metrics"}
-
-
 async def flood(world: World, path: str, size: int) -> None:
     """`size` bytes of events; metrics/stream sends its newest only."""
     length = size if path == "metrics/stream" else 1_000
     filler = "x" * (length - 100)
     event = json.dumps({"depth": 1, "job_id": filler}).encode()
-    if path == "live-jobs":
-        world.fleet.rooms.job_store._events.publish([event] * (size // length))
+    rooms = world.fleet.rooms
+    if path == "metrics/stream":
+        metrics = rooms.broadcasters["metrics"]
+        await metrics.publish(Batch(metrics._lineage, 0, 0, 0, [], event))
         return
-    room = world.fleet.rooms.broadcasters[FEED[path]]
-    seq = 10_000_000  # past whatever the room's own publisher has numbered
-    await room.publish("flood", seq, [event] * (size // length), event)
+    sources = {
+        "live-jobs": rooms.job_store._events,
+        "robot-status": rooms.registry._events,
+        "queue-metrics": rooms.job_store._depths,
+    }
+    sources[path].publish([event] * (size // length))
 
 
 async def until_dropped(world: World, slow: int) -> None:

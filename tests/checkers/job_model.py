@@ -22,9 +22,9 @@ E = JobEvent
 class Bounds(msgspec.Struct, frozen=True):
     """How soon the server may act by itself, on the clock of the record. 0: at any time.
 
-    `lease_ns` after the last accepted heartbeat or the grant, `cancel_grace_ns` after the request to stop;
-    `timeouts`: a job's own `timeout_s` and `pending_timeout_s` hold too. Beyond `max_states` a job's history
-    is undecided."""
+    `lease_ns`: after the last accepted heartbeat or the grant; the shortest that any grant tells.
+    `cancel_grace_ns`: after the request to stop. `timeouts`: a job's own `timeout_s` and
+    `pending_timeout_s` hold too. Beyond `max_states` places a job's history is undecided."""
 
     lease_ns: int = 0
     cancel_grace_ns: int = 0
@@ -177,6 +177,9 @@ class JobModel:
         else:
             yield E.LEASE_EXPIRED, times.lease
             yield E.CANCEL_EXPIRED, times.stop
+            # By a door whose robot has left. Where it was not announced, nothing shows that it happened.
+            if state.robot == UNSEEN and self._changes is not None:
+                yield E.RELEASE, times.now
             if self._timeout_ns is not None:
                 yield E.TIMEOUT, times.alarm
 

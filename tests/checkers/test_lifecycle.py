@@ -45,6 +45,7 @@ HELD = [submitted(), granted(10)]
 RUNNING = [*HELD, said(E.START, S.RUNNING, 20)]
 DONE = said(E.COMPLETE, S.COMPLETED, 30)
 SECOND: dict[str, Any] = {"token": 2, "attempt": 2}
+BACK_AND_FORTH = [S.PENDING, S.CLAIMED] * 2
 LOST_CLAIM = unknown(Claim("s", "lost"), 3)
 
 
@@ -205,6 +206,9 @@ LEGAL = {
     "a grant that nobody heard of, named by a beat on the one before": evidence(
         unknown(Claim("r", "lost"), 3), *HELD, said(E.RELEASE, S.PENDING, 15, attempt=0), beat(20)
     ),
+    "a grant that nobody heard of, given back": evidence(
+        submitted(), LOST_CLAIM, granted(20, token=2), finals=[final(S.CLAIMED, path=BACK_AND_FORTH)]
+    ),
     "a retry that happened": evidence(
         *HELD[:1],
         cancelled(S.PENDING, 3),
@@ -223,6 +227,9 @@ ILLEGAL = {
     ),
     "a job not found between two answers of its submit": evidence(
         submitted(), refused(Read("j"), "not_found", 5), submitted(50)
+    ),
+    "a job not found after its submit, and there in the end": evidence(
+        submitted(), refused(Read("j"), "not_found", 5), finals=[final(S.PENDING, 0)]
     ),
     "a retry that was there before it was asked for": evidence(
         submitted(job_id="i"),
@@ -317,6 +324,9 @@ ILLEGAL = {
     ),
     "a grant that nobody heard of before the claim": evidence(
         submitted(), unknown(Claim("s", "lost"), 20), granted(110, **SECOND)
+    ),
+    "a grant given back by nobody": evidence(
+        submitted(), granted(20, token=2), finals=[final(S.CLAIMED, path=BACK_AND_FORTH)]
     ),
     "a read of what is not": evidence(*RUNNING, read(S.CLAIMED, 30)),
     "a read of another attempt": evidence(*RUNNING, read(S.RUNNING, 30, attempt=2)),

@@ -24,7 +24,7 @@ from crash.peer import Gone, Peer
 from crash.room_process import NEWER, Life, live
 
 from actors import failpoints
-from actors.broadcaster import Broadcaster, FollowingBroadcaster
+from actors.broadcaster import Broadcaster
 from actors.client import FleetClient, Rooms
 from actors.registry import RegistryRoom
 from fleet.limits import MS, Limits
@@ -96,7 +96,7 @@ class World:
         self._socket = str(folder / "socket")
         self._migrations = 0
         self._began: list[int] = []  # wall time of each cycle
-        self._feeds = {"live-jobs": FollowingBroadcaster(limits), "queue-metrics": Broadcaster(limits)}
+        self._feeds = {"live-jobs": Broadcaster(limits), "queue-metrics": Broadcaster(limits)}
         self.job_store: Any = JobStoreProcess(self._tell)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["crash.room_process", "actors.postgres"])

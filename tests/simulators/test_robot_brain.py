@@ -239,6 +239,22 @@ def test_a_refused_claim_pauses_for_a_second() -> None:
     assert of(bench.run(0.001), ClaimJobs)
 
 
+@pytest.mark.parametrize(("code", "same"), [("unavailable", True), ("no_free_slot", False)])
+def test_a_claim_of_which_nobody_knows_what_came_keeps_its_request_id(code: str, same: bool) -> None:
+    bench = Bench()
+    claim = bench.join()
+    bench.hear(Error(id=claim.id, code=code, detail=""))
+    again = only(bench.run(1), ClaimJobs)
+    assert (again.request_id == claim.request_id) is same
+
+
+def test_a_busy_robot_whom_nobody_knows_joins_again() -> None:
+    bench = Bench(service_mean_s=1_000.0)
+    bench.work()
+    beat = of(bench.run(20), Heartbeat)[0]
+    assert only(bench.hear(Error(id=beat.id, code="not_found", detail="")), Register)
+
+
 def test_a_cancelled_job_is_dropped_and_the_robot_says_that_it_obeyed() -> None:
     bench = Bench(service_mean_s=1_000.0)
     bench.work(token=9)

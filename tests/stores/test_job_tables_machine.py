@@ -126,7 +126,6 @@ class StoreMachine(RuleBasedStateMachine):
         status=st.sampled_from([None, "pending", "completed", "failed"]),
         robot_id=st.sampled_from([None, *ROBOTS]),
         environment=st.sampled_from([None, "e"]),
-        dead_letter=st.sampled_from([None, True, False]),
         limit=st.integers(1, 4),
     )
     def look(self, limit: int, **wanted: Any) -> None:
