@@ -40,6 +40,9 @@ LIMITS = Limits(
     clean_interval_ms=40,
     compact_interval_ms=30,
     clock_note_ms=100,
+    retention_s=600,
+    idempotency_s=600,
+    reply_s=600,
     max_pending=300,
     feed_events=100_000,
     max_finished=100,
@@ -210,7 +213,8 @@ class World:
             task.cancel()
         for client in self.clients:
             client.calm = True
-        self.begin()
+        if not self._process.is_alive():
+            self.begin()
         while True:
             counts = await self.job_store.counts()
             if not counts.pending + counts.running:
