@@ -108,7 +108,7 @@ def _check_store(settings: Settings) -> None:
     try:
         stores.check(settings.store_url(), settings.namespace, settings.limits())
     except StoreUnreachable as error:
-        raise Unavailable(f"{error}: is it running, and is --store right?") from None
+        raise Unavailable(str(error)) from None
 
 
 def _log_to(folder: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import functools
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
-import msgspec
 from checkers import history
 from checkers.world_clients import told_of
 
@@ -20,7 +19,6 @@ from fleet.messages import (
     Answer,
     Beat,
     Cancel,
-    Cancelled,
     Get,
     HeartbeatAnswer,
     JobSpec,
@@ -33,12 +31,7 @@ from fleet.messages import Retry as RetryJob
 from fleet.messages import Submit as SubmitJobs
 
 E = JobEvent
-REPLIES_KEPT = importlib.util.find_spec("actors.reply_tables") is not None
 GIVE_UP_S = 0.05  # one who waits no longer, and asks again under the same id
-
-
-def named(command: Any, request_id: str) -> Any:
-    return msgspec.structs.replace(command, request_id=request_id)
 
 
 class Client:
@@ -69,10 +62,7 @@ class Client:
             return refusal
         finally:
             self.in_flight -= 1
-        if isinstance(reply, Cancelled) and not REPLIES_KEPT:
-            self._recorder.unknown(invoked)
-        else:
-            self._recorder.ok(invoked, self._told(call, reply))
+        self._recorder.ok(invoked, self._told(call, reply))
         return reply
 
     @staticmethod
@@ -80,9 +70,13 @@ class Client:
         return told_of(call, reply.cancel if isinstance(call, history.Beat) else reply)
 
     async def until_answered(self, call: history.AnyCall, command: Any) -> Any:
-        while True:
+        return await self.until_one_is_answered(call, itertools.repeat(command))
+
+    async def until_one_is_answered(self, call: history.AnyCall, commands: Iterable[Any]) -> Any:
+        """Each is the same to the fleet as the one before."""
+        for command in commands:
             patience_s = GIVE_UP_S if self.rng.random() < 0.2 and not self.calm else None
-            reply = await self.once(call, lambda: self._shielded(command), patience_s)
+            reply = await self.once(call, functools.partial(self._shielded, command), patience_s)
             if reply is not None:
                 return reply
 
@@ -105,16 +99,25 @@ class Producer(Client):
         more: dict[str, Any] = {"max_attempts": self.rng.randint(1, 3)}
         specs = [JobSpec(name="weld", payload={"submission": one}, **more) for one in submissions]
         call = history.Submit(submissions, key, **more)
-        reply = await self.until_answered(call, SubmitJobs([f"job-{one}" for one in submissions], specs))
+        same = SubmitJobs([f"job-{one}" for one in submissions], specs)
+        commands = keyed(key, specs) if self.rng.random() < 0.5 else itertools.repeat(same)
+        reply = await self.until_one_is_answered(call, commands)
         return [job.job_id for job in reply] if isinstance(reply, list) else []
 
     async def _follow(self, job_id: str) -> None:
         if self.rng.random() < 0.2:
-            await self.until_answered(history.Cancel(job_id), named(Cancel(job_id), f"{job_id}.cancel"))
+            await self.until_answered(history.Cancel(job_id), Cancel(job_id, request_id=f"{job_id}.cancel"))
         job = await self.until_answered(history.Read(job_id), Get(job_id))
         if isinstance(job, Job) and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             again = f"{job_id}.again"
             await self.until_answered(history.Retry(job_id, again), RetryJob(job_id, again))
+
+
+def keyed(key: str, specs: list[JobSpec]) -> Iterator[SubmitJobs]:
+    """By the client's own key alone: every door that is asked makes other ids."""
+    for attempt in itertools.count():
+        names = [f"job-{key}.{attempt}.{place}" for place in range(len(specs))]
+        yield SubmitJobs(names, specs, request_id=key, fingerprint="f")
 
 
 class Robot(Client):
