@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from checkers import lifecycle, outcomes
-from checkers.history import AnyRecord, Evidence, Recorder, ops_of
+from checkers.history import AnyRecord, Evidence, Recorder, RecordFile, ops_of
 from checkers.job_model import Bounds
 from checkers.violation import Violation
 from crash import stored
@@ -96,6 +96,7 @@ class World:
         self.fewest_in_flight = 10**9
         self.told: list[tuple[str, str]] = []  # what a watcher of live-jobs saw
         self.clients: list[Client] = []
+        self._folder = folder
         self._socket = str(folder / "socket")
         self._migrations = 0
         self._began: list[int] = []  # wall time of each cycle
@@ -231,6 +232,10 @@ class World:
         checkers find nothing against what clients were told."""
         assert self.told == [self.found.events[number] for number in range(len(self.found.events))]
         violations = self.violations()
+        if violations:
+            record = RecordFile(self._folder / "records.jsonl")
+            for each in self.records:
+                record(each)
         assert not violations, "\n".join(map(str, violations[:20]))
 
     def violations(self) -> list[Violation]:
