@@ -3,13 +3,15 @@ PYTHON2 ?= python2.7
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo test test-system test-long test-autobahn check bench clean
+.PHONY: help demo test test-system test-long test-autobahn chaos check bench clean
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
 	@echo "make test-system  tests that need root or Debian packages: chromium, iproute2, postgresql"
 	@echo "make test-long    tests that take minutes"
 	@echo "make test-autobahn PYTHON2=python2.7    RFC 6455 by Autobahn's fuzzing client"
+	@echo "make chaos        five minutes of killed and frozen actors, vanished robots, lost calls; half an hour:"
+	@echo "                  make chaos CHAOS='--seconds 1800 --every 20'"
 	@echo "make check        ruff, mypy --strict, import rules"
 	@echo "make bench        benchmarks, most of an hour on a quiet machine: fan-out and jobs beside others (wants postgresql)"
 
@@ -38,6 +40,9 @@ test-long: $(STAMP)
 
 test-autobahn: $(STAMP) .autobahn/installed
 	PYTHON2=$(PYTHON2) AUTOBAHN=$(CURDIR)/.autobahn $(BIN)/python -m pytest tests -m autobahn -s
+
+chaos: $(STAMP)
+	PYTHONPATH=tests:benchmarks $(BIN)/python -m chaos $(CHAOS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

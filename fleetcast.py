@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +45,7 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 SIMULATION_TOKEN_TTL_S = 3_600.0
+MOST_MISSED = 10  # calls in a row without an answer
 
 
 def main() -> None:
@@ -104,7 +108,7 @@ def _check_store(settings: Settings) -> None:
     try:
         stores.check(settings.store_url(), settings.namespace, settings.limits())
     except StoreUnreachable as error:
-        raise Unavailable(f"{error}: is it running, and is --store right?") from None
+        raise Unavailable(str(error)) from None
 
 
 def _log_to(folder: Path) -> None:
@@ -354,22 +358,30 @@ TOKEN = typer.Option(
 )
 
 
-def _client(url: str | None, token: str | None, role: str) -> tuple[str, str]:
+def _client(url: str | None, token: str | None, role: str, ttl_s: float = 60.0) -> tuple[str, str]:
     """(base URL, token); an empty token where there is nothing to make one from."""
     from api.settings import load
 
     if not token and os.environ.get("JWT_SECRET_KEY"):
-        token = _mint(load(), "cli", role, 60.0)
+        token = _mint(load(), "cli", role, ttl_s)
     return (url or "http://127.0.0.1:8000").rstrip("/"), token or ""
 
 
-def _ask(method: str, url: str, token: str, **given: Any) -> Any:
+class Refused(Misuse):
+    """`status` is that of HTTP."""
+
+    status = 0
+
+
+def _ask(method: str, url: str, token: str, key: str = "", **given: Any) -> Any:
+    """`key` makes it safe to ask again."""
     import httpx
 
     base = url.split("/api")[0]
     try:
         token.encode("ascii")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers |= {"Idempotency-Key": key} if key else {}
         answer = httpx.request(method, url, headers=headers, timeout=30.0, **given)
     except httpx.TransportError as error:
         raise Unavailable(f"no server answers at {base} ({type(error).__name__})") from None
@@ -383,7 +395,25 @@ def _ask(method: str, url: str, token: str, **given: Any) -> Any:
     if answer.is_success:
         raise Misuse(f"what answers at {base} is not fleetcast")
     detail = answer.json()["detail"] if kind == "application/problem+json" else answer.reason_phrase
-    raise Misuse(f"the server refused ({answer.status_code}): {detail}")
+    refused = Refused(f"the server refused ({answer.status_code}): {detail}")
+    refused.status = answer.status_code
+    refused.retry_after_s = float(answer.headers.get("retry-after", 1))
+    raise refused
+
+
+def _ask_until_heard(method: str, url: str, token: str, key: str, **given: Any) -> Any:
+    """Again and again while the server is away or has no room; its first answer counts."""
+    missed = 0
+    while True:
+        try:
+            return _ask(method, url, token, key, **given)
+        except (Unavailable, Refused) as error:
+            missed += isinstance(error, Unavailable)
+            busy = isinstance(error, Refused) and error.status in (429, 503)
+            if missed > MOST_MISSED or not (busy or isinstance(error, Unavailable)):
+                raise
+            err.print(f"fleetcast: {error.detail}; trying again")
+            time.sleep(error.retry_after_s or 1.0)
 
 
 @app.command()
@@ -420,6 +450,78 @@ def submit(
     job = {"name": name, "payload": body, "priority": priority}
     for made in _ask("POST", f"{base}/api/v1/jobs", token, json=[job] * count)["jobs"]:
         print(made["job_id"])
+
+
+NAME = typer.Option(None, help="Jobs of this name.")
+ENVIRONMENT = typer.Option(None, help="Jobs of this environment.")
+ROBOT = typer.Option(None, help="Jobs that this robot had last.")
+ERROR = typer.Option(None, help="Jobs whose error has this text in it.")
+
+
+@app.command()
+def dead_letters(
+    name: str | None = NAME,
+    environment: str | None = ENVIRONMENT,
+    robot: str | None = ROBOT,
+    error: str | None = ERROR,
+    limit: int = typer.Option(50, min=1, max=500, help="How many at most."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+) -> None:
+    """Print jobs that failed for good, newest first: a table in a terminal, a JSON line each in a pipe."""
+    from rich.table import Table
+
+    base, token = _client(url, token, "viewer")
+    query = _given(name=name, environment=environment, robot_id=robot, error=error)
+    table = Table("job", "name", "environment", "robot", "attempts", "finished", "error")
+    for job in islice(_all_dead_letters(base, token, query | {"limit": str(limit)}), limit):
+        if not out.is_terminal:
+            print(json.dumps(job))
+        cells = (job["attempt"], job["finished_at"], job["error"])
+        table.add_row(job["job_id"], job["name"], job["environment"], job["robot_id"], *map(str, cells))
+    if out.is_terminal:
+        out.print(table)
+
+
+def _given(**named: str | None) -> dict[str, str]:
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _all_dead_letters(base: str, token: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
+    while True:
+        page = _ask("GET", f"{base}/api/v1/jobs/dead-letters", token, params=query)
+        yield from page["jobs"]
+        if page["next_cursor"] is None:
+            return
+        query["cursor"] = page["next_cursor"]
+
+
+@app.command()
+def redrive(
+    job_ids: list[str] | None = typer.Argument(None, help="These jobs; else those that the options name."),
+    name: str | None = NAME,
+    environment: str | None = ENVIRONMENT,
+    robot: str | None = ROBOT,
+    error: str | None = ERROR,
+    everything: bool = typer.Option(False, "--all", help="All dead letters."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+) -> None:
+    """Submit jobs that failed for good once more; tells how far it is."""
+    wanted: dict[str, Any] = _given(name=name, environment=environment, robot_id=robot, error=error)
+    wanted |= {"job_ids": job_ids} if job_ids else {}
+    if not wanted and not everything:
+        raise Misuse("say which: job ids, --name, --environment, --robot, --error or --all")
+    base, token = _client(url, token, "operator", ttl_s=3_600.0)
+    run, total, body = secrets.token_hex(8), 0, {"filter": wanted}
+    for call in itertools.count():
+        done = _ask_until_heard("POST", f"{base}/api/v1/jobs/redrive", token, f"{run}-{call}", json=body)
+        total += done["redriven"]
+        if done["next_cursor"] is None:
+            break
+        err.print(f"fleetcast: {total} submitted again, {done['remaining']} to look at")
+        body |= {"cursor": done["next_cursor"]}
+    print(f"{total} submitted again")
 
 
 @app.command()

@@ -74,7 +74,7 @@ class MetricsBroadcaster(Broadcaster):
         self._run = asyncio.get_running_loop().create_task(self._poll())
 
     async def _poll(self) -> None:
-        await self.publish(Batch(self._lineage, 0, 0, []))
+        await self.publish(Batch(self._lineage, 0, 0, 0, []))
         while True:
             try:
                 metrics = await self._snapshot()
@@ -82,5 +82,5 @@ class MetricsBroadcaster(Broadcaster):
                 metrics = None  # a room restarts: the last snapshot stands
             if metrics is not None:
                 message = encode(MetricsMessage(rfc3339(time.time_ns()), metrics))
-                await self.publish(Batch(self._lineage, 0, 0, [], message))
+                await self.publish(Batch(self._lineage, 0, 0, 0, [], message))
             await asyncio.sleep(self._period_s)

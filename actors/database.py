@@ -46,6 +46,10 @@ class Database(Protocol):
     def connect(self) -> None:
         """Again, if it was lost. Raises StoreRefused or StoreUnreachable."""
 
+    def judged(self) -> AbstractContextManager[None]:
+        """While it is being opened or read: what the database says against it becomes StoreRefused or, where
+        it may be another tomorrow, StoreHeld or StoreUnreachable."""
+
     def hold(self, component: str) -> bool:
         """Keeps others out until this process ends, after waiting for one that is about to; False if another
         stays. The epoch of the writer is what fences; this tells somebody who starts a second fleet."""

@@ -56,9 +56,18 @@ class PostgresDatabase:
         try:
             made = psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
-            raise StoreUnreachable(f"{self.name} does not answer ({_reason(error)})") from None
+            raise StoreUnreachable(
+                f"{self.name} does not answer ({_reason(error)}): is it running, and is --store right?"
+            ) from None
         register(made)
         return made
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
 
     def hold(self, component: str) -> bool:
         """A lock of this session: it ends with the connection."""
@@ -100,10 +109,7 @@ class PostgresDatabase:
         self.query("SELECT pg_advisory_xact_lock(hashtext(?))", (name,))
 
     def define(self, ddl: str) -> None:
-        try:
-            self.execute(ddl.format(**TYPES))
-        except psycopg.Error as error:
-            raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
+        self.execute(ddl.format(**TYPES))
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         with self._reaching():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import failpoints
-from actors.database import Row, StoreRefused, Table
+from actors.database import Row, StoreHeld, StoreRefused, StoreUnreachable, Table
 
 TYPES = {"id": "INTEGER", "int": "INTEGER", "text": "TEXT", "bytes": "BLOB"}
 BUSY_S = 10.0
@@ -39,7 +39,7 @@ class SqliteDatabase:
     def connect(self) -> None:
         if self.marked() and not (self._path.exists() and self._path.stat().st_size):
             raise StoreRefused(f"{self.name} is empty or gone, and was not: {_RESTORE}")
-        with self._judged():
+        with self.judged():
             self._writer = self._open("rwc")
             self._refuse_what_is_not_ours()
             self._writer.execute("PRAGMA journal_mode=WAL")
@@ -75,16 +75,16 @@ class SqliteDatabase:
             raise StoreRefused(f"{self.name} is a database of something else: choose another folder")
 
     @contextlib.contextmanager
-    def _judged(self) -> Iterator[None]:
-        """What cannot be opened or read now will not be later."""
+    def judged(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreRefused(f"cannot use {self.name} ({_reason(error)}): {_hint(error)}") from None
+            kind, hint = _judgement(error)
+            raise kind(f"cannot use {self.name} ({_reason(error)}): {hint}") from None
 
     def hold(self, component: str) -> bool:
         until = time.monotonic() + HOLD_S
-        with self._judged():
+        with self.judged():
             self._lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -97,8 +97,7 @@ class SqliteDatabase:
     def settle(self) -> None:
         """The log is copied into the file and begins anew. After a failed sync the system may show pages that
         never reached the disk and call them clean: what is built on them is written again elsewhere."""
-        with self._judged():
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._settled = True
 
     # -- writing
@@ -119,14 +118,13 @@ class SqliteDatabase:
         """A transaction is alone."""
 
     def define(self, ddl: str) -> None:
-        with self._judged():
-            self._writer.execute(ddl.format(**TYPES))
+        self._writer.execute(ddl.format(**TYPES))
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         return self._writer.execute(sql, args).rowcount
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        with self._judged():
+        with self.judged():
             return self._writer.execute(sql, args).fetchall()
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
@@ -140,7 +138,7 @@ class SqliteDatabase:
     # -- beside the writer
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
-        with self._reading, self._judged():
+        with self._reading, self.judged():
             return self._reader.execute(sql, args).fetchall()
 
     def compact(self) -> None:
@@ -158,7 +156,7 @@ class SqliteDatabase:
 
     def marked(self) -> int:
         """0 if there is none, or none that can be read."""
-        with self._judged():
+        with self.judged():
             data = self._mark_path.read_bytes() if self._mark_path.exists() else b""
         commits, check = _MARK.unpack(data) if len(data) == _MARK.size else (0, -1)
         return commits if check == zlib.crc32(commits.to_bytes(8, "little")) else 0
@@ -166,7 +164,9 @@ class SqliteDatabase:
     def _open_mark(self) -> mmap.mmap:
         number = os.open(self._mark_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            os.ftruncate(number, _MARK.size)
+            if os.fstat(number).st_size != _MARK.size:
+                os.ftruncate(number, 0)
+                os.pwrite(number, bytes(_MARK.size), 0)  # a hole would need room on the disk later
             return mmap.mmap(number, _MARK.size)
         finally:
             os.close(number)
@@ -208,12 +208,14 @@ def _reason(error: Exception) -> str:
     return error.strerror or "it cannot be used" if isinstance(error, OSError) else str(error)
 
 
-def _hint(error: Exception) -> str:
+def _judgement(error: Exception) -> tuple[type[Exception], str]:
     text = str(error)
-    if "malformed" in text or "not a database" in text or "disk I/O" in text:
-        return _RESTORE
+    if "malformed" in text or "not a database" in text:
+        return StoreRefused, _RESTORE
+    if "disk I/O" in text:
+        return StoreUnreachable, "its disk fails"
     if "locked" in text:
-        return "another process holds it"
+        return StoreHeld, "another process holds it"
     if "full" in text or "No space" in text:
-        return "make room on its disk"
-    return "the folder must exist, and it and its files must be ours to read and to write"
+        return StoreUnreachable, "make room on its disk"
+    return StoreRefused, "the folder must exist, and it and its files must be ours to read and to write"

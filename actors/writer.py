@@ -90,7 +90,8 @@ class Writer:
         """Brings the schema up to date and takes the next epoch. Raises StoreRefused, and then leaves the
         store as it was and is open to nobody; or StoreUnreachable."""
         try:
-            return self._open()
+            with self._database.judged():
+                return self._open()
         except BaseException:
             self._database.close()
             raise

@@ -74,7 +74,7 @@ def among(records: Iterable[JobRecord], command: Redrive, max_bytes: int) -> Dea
 
 class Redrive(Keyed, frozen=True):
     """Each of up to `limit` dead letters becomes a new job, once: the oldest first, from `place` on (0: from
-    the oldest). All or nothing. `call` tells this command from another of the same request."""
+    the oldest), as far as the queue has room. `call` tells this command from another of the same request."""
 
     wanted: DeadLetterFilter
     place: int = 0

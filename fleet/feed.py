@@ -62,11 +62,12 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Events numbered first, first + 1, ... of one who publishes a feed by number and still has those from
-    `tail` on. `current` is the feed's state after all of them."""
+    """Events numbered first, first + 1, ... of one who publishes a feed by number and has those from `tail`
+    to before `head`. `current` is the feed's state after all of them."""
 
     lineage: Lineage
     tail: int
+    head: int
     first: int
     events: list[bytes]
     current: bytes | None = None
@@ -88,7 +89,7 @@ class Feed:
 
     def __init__(self, epoch: str, max_events: int, max_bytes: int, start: int = 0) -> None:
         self.lineage = Lineage(epoch)
-        self.head = start
+        self.head = self._due = start
         self.current: bytes | None = None
         self._max_events = max_events
         self._max_bytes = max_bytes
@@ -122,6 +123,7 @@ class Feed:
         if not batch.lineage.holds(self.epoch, self.head) or self.head < batch.tail:
             self._begin(batch.tail)
         self.lineage = batch.lineage
+        self._due = max(self._due, batch.head)
         if batch.current is not None and batch.first + len(batch.events) >= self.head:
             self.current = batch.current
         if batch.first <= self.head:
@@ -129,19 +131,21 @@ class Feed:
         return Published(self.epoch, self.head)
 
     def _begin(self, head: int) -> None:
-        self.head = head
+        self.head = self._due = head
         self._events.clear()
         self._bytes = 0
 
     def read(self, epoch: str, offset: int, limit: int) -> Page:
-        """At most `limit` events from `offset`. An empty `epoch` asks for the head."""
+        """At most `limit` events from `offset`. An empty `epoch` asks for the head. What the publisher has
+        and is about to tell counts as here, though nothing of it can be read yet."""
         lineage = self.lineage if epoch != self.epoch else None
+        end = max(self.head, self._due)
         if not epoch:
-            return Page(self.epoch, self.head, [], True, self.current, lineage)
-        recovered = self.lineage.holds(epoch, offset) and self.tail <= offset <= self.head
+            return Page(self.epoch, end, [], True, self.current, lineage)
+        recovered = self.lineage.holds(epoch, offset) and self.tail <= offset <= end
         offset = offset if recovered else self.tail
         # A deque is slow in its middle, so indexing it pays near its ends only, where live readers are.
-        skip, count = offset - self.tail, min(limit, self.head - offset)
+        skip, count = offset - self.tail, max(0, min(limit, self.head - offset))
         events = [self._events[index] for index in range(skip, skip + count)]
         return Page(self.epoch, offset + count, events, recovered, self.current, lineage)
 
@@ -165,7 +169,8 @@ class FeedSource:
         """What to tell now; without events where nothing is new."""
         kept = self._kept
         first = max(self._next, kept.tail)
-        return Batch(kept.lineage, kept.tail, first, kept.read(kept.epoch, first, limit).events, kept.current)
+        events = kept.read(kept.epoch, first, limit).events
+        return Batch(kept.lineage, kept.tail, kept.head, first, events, kept.current)
 
     def told(self, answer: Published) -> bool:
         """Whether there is more to tell. Raises Conflict if somebody else publishes: a later opening of the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 from random import Random
@@ -10,20 +9,20 @@ from typing import Any
 
 import msgspec
 
-from fleet.admissions import EndedAdmissions
 from fleet.alarms import Alarms
+from fleet.claim_desk import ClaimDesk
 from fleet.dead_letters import DeadLetters, Redrive, Redriven, is_dead_letter, redriven_id
-from fleet.dispatch import PendingQueue, Waiting, WaitingClaims, matches, rank
-from fleet.doors import Doors
-from fleet.errors import Conflict, Forbidden, Full, NotFound, PeerFault
-from fleet.events import encode
+from fleet.dispatch import PendingQueue, Waiting, matches, rank
+from fleet.errors import Conflict, Full, NotFound, PeerFault
 from fleet.explain import Place
 from fleet.finished_jobs import FinishedJobs
 from fleet.job import ACTIVE, TERMINAL, Ask, Job, JobEvent, JobStatus, next_status
 from fleet.job_changes import changes_of
+from fleet.job_counter import JobCounter
 from fleet.job_entry import JobEntry
 from fleet.job_record import Announcement, Fact, JobFilter, JobRecord, JobsAtRest, Said
 from fleet.kept_replies import KeptReplies, KeptReply
+from fleet.known_ids import KnownIds
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
@@ -46,22 +45,13 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.reports import REPORTED, check_result, fenced, said_again
 from fleet.retry import backoff_ns
 from fleet.stuck_jobs import StuckJobs
 from fleet.submission import as_submitted, new_jobs, spec_of
-from fleet.wait_window import WaitWindow
-from fleet.wall_time import day_of, rfc3339
+from fleet.wall_time import rfc3339
 
 Change = Fact | Announcement | KeptReply
-
-_REPORTED = {
-    JobEvent.START,
-    JobEvent.PROGRESS,
-    JobEvent.COMPLETE,
-    JobEvent.FAIL,
-    JobEvent.RELEASE,
-    JobEvent.CANCELLED,
-}
 
 
 class JobStore:
@@ -78,42 +68,32 @@ class JobStore:
         self._number = 0
         self._part = 0
         self._pending = PendingQueue()
-        self._waiting = WaitingClaims()
+        self._desk = ClaimDesk(limits, rng)
         self._scheduled = Alarms()  # when a job is due, in wall time
         self._deadlines = Alarms()  # the earliest of each job, which may have been put off since
-        self._wait_ends = Alarms()  # of each robot that waits
         self._held: dict[str, set[str]] = {}
         self._finished = FinishedJobs(limits)
         self._stuck = StuckJobs()
         self._matchable = False  # a job became due or a claim was parked since the last match
-        self._answered: OrderedDict[str, tuple[str, list[tuple[str, int]]]] = OrderedDict()
-        self._admissions = EndedAdmissions(limits)
-        self._doors = Doors(limits, rng)
         self._facts: list[Change] = []
-        self._announced: OrderedDict[str, None] = OrderedDict()
-        self._submitted: OrderedDict[str, None] = OrderedDict()
-        self._retried: OrderedDict[str, None] = OrderedDict()
+        self._announced = KnownIds(limits.max_remembered)
+        self._submitted = KnownIds(limits.max_remembered)
+        self._retried = KnownIds(limits.max_remembered)
         self.replies = KeptReplies(limits)
-        self._status_counts = dict.fromkeys(JobStatus, 0)
-        self._day = 0
-        self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
-        self._waits = WaitWindow(limits.wait_window_s)
+        self._counter = JobCounter(limits)
 
     def restore(self, rest: JobsAtRest, now_ns: int, wall_ns: int) -> None:
         """Once, before the first command. Every lease starts anew at its full length; no token is void;
         claims that were granted get their first answer again, those that waited are sent again by doors."""
         self._number, self._part = rest.number, rest.part
-        self._roll_day(wall_ns)
-        self._today = {JobStatus.COMPLETED: rest.completed_today, JobStatus.FAILED: rest.failed_today}
-        for announcement_id in rest.announcement_ids:
-            self._know(self._announced, announcement_id)
-        for job_id in rest.job_ids:
-            self._know(self._submitted, job_id)
+        self._counter.restore(rest.completed_today, rest.failed_today, wall_ns)
+        self._announced.update(rest.announcement_ids)
+        self._submitted.update(rest.job_ids)
         for record in rest.records:
             self._resume(self._keep(record), record, now_ns, wall_ns)
         self._seq = max(self._seq, rest.seq)
         self.replies.restore(rest.replies_expiring)
-        self._restore_answers(rest.records)
+        self._desk.restore(rest.records)
         self._facts.clear()
 
     def _resume(self, entry: JobEntry, record: JobRecord, now_ns: int, wall_ns: int) -> None:
@@ -130,16 +110,6 @@ class JobStore:
         entry.stuck_at_ns = record.stuck_at_ns
         self._stuck.note(entry)
         self._deadlines.set_by(job.job_id, min(entry.deadlines())[0])
-
-    def _restore_answers(self, records: Sequence[JobRecord]) -> None:
-        """The newest claim of each robot, with all that it was granted and still holds."""
-        held = [record for record in records if record.job.status in ACTIVE]
-        newest: dict[str, JobRecord] = {}
-        for record in sorted(held, key=lambda record: record.claim_number):
-            newest[record.job.robot_id or ""] = record
-        for robot_id, last in newest.items():
-            mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
-            self._know_answer(robot_id, last.claim_id, [(r.job.job_id, r.token) for r in mine])
 
     # -- commands
 
@@ -162,12 +132,15 @@ class JobStore:
         kept = self.replies.first(command, wall_ns)
         return kept.job_ids if kept else None
 
+    def _room(self) -> int:
+        return self._limits.max_pending - self._counter.pending
+
     def _check_room(self, jobs: int) -> None:
-        if self._status_counts[JobStatus.PENDING] + jobs > self._limits.max_pending:
+        if jobs > self._room():
             raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
 
     def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
-        self._know(self._submitted, record.job.job_id)
+        self._submitted.add(record.job.job_id)
         entry = self._keep(record)
         self._enqueue(entry, now_ns, wall_ns)
         self._record(entry, JobEvent.SUBMIT, True, wall_ns)
@@ -181,7 +154,7 @@ class JobStore:
         entry = JobEntry.of(record)
         self._jobs[record.job.job_id] = entry
         self._seq = max(self._seq, record.seq + 1)
-        self._status_counts[record.job.status] += 1
+        self._counter.add(record.job.status)
         return entry
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
@@ -201,12 +174,13 @@ class JobStore:
 
     def _mark_retried(self, entry: JobEntry, new_job_id: str, wall_ns: int) -> None:
         entry.job = msgspec.structs.replace(entry.job, retried_by=new_job_id)
-        self._know(self._retried, entry.job.job_id)
+        self._retried.add(entry.job.job_id)
         self._finished.add(entry.job.job_id, entry.size_bytes, self._number + 1)
         self._record(entry, JobEvent.RETRIED, False, wall_ns)
 
     def redrive(self, command: Redrive, found: DeadLetters, now_ns: int, wall_ns: int) -> Redriven:
-        """`found` was read from the journal, and may have been redriven since."""
+        """As many as the queue has room for. `found` was read from the journal, and may have been redriven
+        since."""
         kept = self.replies.first(command, wall_ns)
         if kept is not None and kept.redriven is not None:
             return kept.redriven
@@ -214,11 +188,14 @@ class JobStore:
             self.remember(record)
         entries = [self._jobs[record.job.job_id] for record in found.records]
         dead = [e for e in entries if is_dead_letter(e.job) and e.job.job_id not in self._retried]
-        self._check_room(len(dead))
+        self._check_room(min(1, len(dead)))
         self.replies.admit(command, wall_ns)
-        for entry in dead:
+        taken = dead[: self._room()]
+        for entry in taken:
             self._redrive(entry, redriven_id(command.request_id, entry.job.job_id), now_ns, wall_ns)
-        reply = Redriven(len(dead), found.remaining, found.place, command.call)
+        rest = len(dead) - len(taken)
+        place = taken[-1].seq if rest else found.place
+        reply = Redriven(len(taken), found.remaining + rest, place, command.call)
         self._keep_reply(command, wall_ns, redriven=reply)
         self._match(now_ns, wall_ns)
         return reply
@@ -258,16 +235,16 @@ class JobStore:
     def report(self, report: Report, now_ns: int, wall_ns: int) -> Job:
         """Raises NotFound, Forbidden (another robot's job), Conflict (stale token, wrong state)."""
         entry = self._entry(report.job_id)
-        if report.event not in _REPORTED:
+        if report.event not in REPORTED:
             raise PeerFault(f"a robot does not report {report.event}", "bad_event")
         job = entry.job
-        if _said_again(entry, report):
+        if said_again(entry, report):
             return job  # its first answer was lost
-        if entry.token != report.token or job.robot_id != report.robot_id:
-            raise _fenced(entry, report)
+        if refusal := fenced(entry, report):
+            raise refusal
         if report.event is JobEvent.PROGRESS:
             return self._progress(entry, report, now_ns, wall_ns)
-        _check_result(report.result)
+        check_result(report.result)
         self._move(entry, report.event, now_ns, wall_ns, report)
         self._match(now_ns, wall_ns)
         return entry.job
@@ -294,15 +271,10 @@ class JobStore:
         """Says what it is told and changes no job. The last `max_remembered` ids are known again."""
         if command.announcement_id in self._announced:
             return
-        self._know(self._announced, command.announcement_id)
+        self._announced.add(command.announcement_id)
         number, self._number, self._part = self._number, self._number + 1, 0
         at = rfc3339(wall_ns)
         self._facts.append(Announcement(number, command.announcement_id, command.job_id, command.status, at))
-
-    def _know(self, ids: OrderedDict[str, None], sent: str) -> None:
-        ids[sent] = None
-        if len(ids) > self._limits.max_remembered:
-            ids.popitem(last=False)
 
     def held(self, robot_id: str) -> list[str]:
         return sorted(self._held.get(robot_id, ()))
@@ -327,68 +299,45 @@ class JobStore:
     def claim(self, claim: Claim, now_ns: int, wall_ns: int) -> Answer | Parked:
         """Grants at once what fits, else parks the claim for `wait_ms`. A repeated request id gets its
         first answer; a new one replaces the robot's parked claim."""
-        self._doors.hear(claim.door, now_ns)
+        self._desk.doors.hear(claim.door, now_ns)
         repeated = self._first_answer(claim)
         if repeated is not None:
             return repeated
-        if self._admissions.too_late(claim.robot_id, claim.admission, now_ns):
+        if self._desk.too_late(claim, now_ns):
             return Answer(claim.robot_id, claim.request_id, [])
         held = len(self._held.get(claim.robot_id, ()))
         if held >= claim.max_concurrent_jobs:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")
-        parked = self._waiting.get(claim.robot_id)
-        if parked is not None and parked.claim.request_id != claim.request_id:
-            self._doors.post(parked.claim.door, Answer(claim.robot_id, parked.claim.request_id, []))
-        waiting = Waiting(claim, now_ns, now_ns + claim.wait_ms * MS)
-        self._waiting.park(waiting)
+        self._desk.park(claim, now_ns)
         self._matchable = True
         self._match(now_ns, wall_ns, asking=claim)
-        return self._first_answer(claim) or self._settle(waiting)
-
-    def _settle(self, waiting: Waiting) -> Answer | Parked:
-        claim = waiting.claim
-        if claim.wait_ms > 0:
-            self._wait_ends.set_by(claim.robot_id, waiting.until_ns)
-            return Parked(claim.request_id)
-        self._waiting.remove(claim.robot_id)
-        return Answer(claim.robot_id, claim.request_id, [])
+        return self._first_answer(claim) or self._desk.settle(claim)
 
     def withdraw(self, command: Withdraw) -> None:
-        """The robot is gone: its parked claim ends without an answer."""
-        waiting = self._waiting.get(command.robot_id)
-        if waiting is None:
-            return
-        if (waiting.claim.door, waiting.claim.call) == (command.door, command.call):
-            self._waiting.remove(command.robot_id)
+        self._desk.withdraw(command)
 
     def end_claim(self, command: EndClaim, now_ns: int) -> None:
-        """The robot gets no more jobs: its claim of before is answered with none, parked or still to come."""
-        robot_id = command.robot_id
-        self._admissions.end_before(robot_id, command.admission, now_ns)
-        waiting = self._waiting.get(robot_id)
-        if waiting is not None and waiting.claim.admission < command.admission:
-            self._waiting.remove(robot_id)
-            self._doors.post(waiting.claim.door, Answer(robot_id, waiting.claim.request_id, []))
+        self._desk.end(command, now_ns)
 
     def outbox(self, door: str, epoch: int, cursor: int, now_ns: int) -> Outbox:
         """What the door has not seen; `epoch` and `cursor` of its last page confirm what it has."""
-        return self._doors.page(door, epoch, cursor, now_ns)
+        return self._desk.doors.page(door, epoch, cursor, now_ns)
 
     @property
     def posted(self) -> int:
         """A change means news for some door."""
-        return self._doors.posted
+        return self._desk.doors.posted
 
     # -- the passing of time
 
     def tick(self, now_ns: int, wall_ns: int) -> None:
         """Due jobs become visible, leases and waits end, silent doors lose their claims."""
-        self._roll_day(wall_ns)
+        self._counter.roll_day(wall_ns)
         for job_id in self._scheduled.take_ringing(wall_ns):
             self._enqueue(self._jobs[job_id], now_ns, wall_ns)
         for job_id in self._deadlines.take_ringing(now_ns):
             self._deadline(self._jobs[job_id], now_ns, wall_ns)
-        self._end_waits(now_ns)
+        self._desk.tick(now_ns)
         self._match(now_ns, wall_ns)
 
     def _deadline(self, entry: JobEntry, now_ns: int, wall_ns: int) -> None:
@@ -417,19 +366,6 @@ class JobStore:
     def stuck_page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         return self._stuck.page(wanted, before, limit, self._limits.max_page_bytes)
 
-    def _end_waits(self, now_ns: int) -> None:
-        silent = self._doors.drop_silent(now_ns)
-        for waiting in self._waiting.all() if silent else ():
-            if waiting.claim.door in silent:
-                self._waiting.remove(waiting.claim.robot_id)
-        for robot_id in self._wait_ends.take_ringing(now_ns):
-            ended = self._waiting.get(robot_id)
-            if ended is not None and ended.until_ns > now_ns:
-                self._wait_ends.set_by(robot_id, ended.until_ns)
-            elif ended is not None:
-                self._waiting.remove(robot_id)
-                self._doors.post(ended.claim.door, Answer(robot_id, ended.claim.request_id, []))
-
     def place(self, job_id: str, robot_ids: Sequence[str], now_ns: int, wall_ns: int) -> Place:
         """What the job waits for, and what these robots do. Raises NotFound."""
         entry = self._entry(job_id)
@@ -442,7 +378,7 @@ class JobStore:
             self._pending.outranking(job_id, entry.needs, self._limits.max_outranking),
             None if expires is None else max(0, expires - now_ns) // MS,
             {robot_id: len(self._held.get(robot_id, ())) for robot_id in robot_ids},
-            [robot_id for robot_id in robot_ids if self._waiting.get(robot_id) is not None],
+            [robot_id for robot_id in robot_ids if self._desk.waiting.get(robot_id) is not None],
         )
 
     def depth(self) -> int:
@@ -450,17 +386,7 @@ class JobStore:
         return len(self._pending)
 
     def counts(self, now_ns: int, wall_ns: int) -> JobCounts:
-        self._roll_day(wall_ns)
-        counts = self._status_counts
-        return JobCounts(
-            counts[JobStatus.PENDING],
-            counts[JobStatus.CLAIMED] + counts[JobStatus.RUNNING],
-            self._today[JobStatus.COMPLETED],
-            self._today[JobStatus.FAILED],
-            self.depth(),
-            self._waits.mean_ms(now_ns),
-            stuck=len(self._stuck),
-        )
+        return self._counter.counts(self.depth(), len(self._stuck), now_ns, wall_ns)
 
     def take_facts(self) -> list[Change]:
         facts, self._facts = self._facts, []
@@ -473,17 +399,16 @@ class JobStore:
             return
         self._matchable = False
         full: dict[str, tuple[Waiting, list[Granted]]] = {}
-        for job_id, waiting in matches(self._pending, self._waiting):
+        for job_id, waiting in matches(self._pending, self._desk.waiting):
             claim = waiting.claim
             grant = self._grant(self._jobs[job_id], claim, now_ns, wall_ns)
             _, grants = full.setdefault(claim.robot_id, (waiting, []))
             grants.append(grant)
             held = len(self._held[claim.robot_id])
             if len(grants) >= claim.limit or held >= claim.max_concurrent_jobs:
-                self._waiting.remove(claim.robot_id)
-        for robot_id, (waiting, grants) in full.items():
-            self._waiting.remove(robot_id)
-            self._answer(waiting.claim, grants, post=waiting.claim is not asking)
+                self._desk.waiting.remove(claim.robot_id)
+        for waiting, grants in full.values():
+            self._desk.answer(waiting.claim, grants, post=waiting.claim is not asking)
 
     def _grant(self, entry: JobEntry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
@@ -493,21 +418,9 @@ class JobStore:
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
         return Granted(entry.job, entry.token, entry.lease_ms)
 
-    def _answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
-        tokens = [(grant.job.job_id, grant.token) for grant in grants]
-        self._know_answer(claim.robot_id, claim.request_id, tokens)
-        if post:
-            self._doors.post(claim.door, Answer(claim.robot_id, claim.request_id, grants))
-
-    def _know_answer(self, robot_id: str, request_id: str, tokens: list[tuple[str, int]]) -> None:
-        self._answered[robot_id] = (request_id, tokens)
-        self._answered.move_to_end(robot_id)
-        if len(self._answered) > self._limits.max_robots:
-            self._answered.popitem(last=False)
-
     def _first_answer(self, claim: Claim) -> Answer | None:
-        request_id, tokens = self._answered.get(claim.robot_id, ("", []))
-        if request_id != claim.request_id:
+        tokens = self._desk.answered(claim)
+        if tokens is None:
             return None
         mine = [
             Granted(entry.job, token, entry.lease_ms)
@@ -523,7 +436,7 @@ class JobStore:
         if event is JobEvent.CANCEL:
             entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)
         self._record(entry, event, False, wall_ns)
-        self._doors.post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
+        self._desk.doors.post(entry.door, (entry.job.robot_id or "", entry.job.job_id))
 
     def _ask(self, entry: JobEntry, retryable: bool = True) -> Ask:
         job = entry.job
@@ -547,8 +460,8 @@ class JobStore:
         self._leave(before)
         self._arrive(entry, event, now_ns, wall_ns)
         self._stuck.note(entry)
-        self._status_counts[before.status] -= 1
-        self._status_counts[status] += 1
+        self._counter.remove(before.status)
+        self._counter.add(status)
         if report is not None:
             entry.last_report = (report.robot_id, report.token, report.event)
         self._record(entry, event, True, wall_ns)
@@ -571,7 +484,7 @@ class JobStore:
             entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
             self._deadlines.set_by(job.job_id, min(entry.lease_until_ns, entry.stuck_at_ns))
             if event is JobEvent.CLAIM:
-                self._waits.add(max(0, wall_ns - entry.due_wall_ns), now_ns)
+                self._counter.waited(wall_ns - entry.due_wall_ns, now_ns)
             elif event is JobEvent.START and job.timeout_s:
                 entry.timeout_at_ns = now_ns + int(job.timeout_s * SECOND)
                 self._deadlines.set_by(job.job_id, entry.timeout_at_ns)
@@ -607,9 +520,7 @@ class JobStore:
 
     def _finish(self, entry: JobEntry, wall_ns: int) -> None:
         job = entry.job
-        self._roll_day(wall_ns)
-        if job.status in self._today:
-            self._today[job.status] += 1
+        self._counter.end(job.status, wall_ns)
         entry.add_result_size()
         self._shelve(entry, self._number + 1)
 
@@ -621,7 +532,7 @@ class JobStore:
         """Forgets the oldest finished jobs beyond the bounds, but none of the events from number `committed`
         on: who asked for one would not find it anywhere."""
         for job_id in self._finished.take_excess(committed):
-            self._status_counts[self._jobs.pop(job_id).job.status] -= 1
+            self._counter.remove(self._jobs.pop(job_id).job.status)
 
     def unanswered(self, commands: Iterable[Command | Redrive]) -> set[str]:
         """Request ids whose first reply, if there was one, is in the journal only: `replies.remember` it."""
@@ -648,11 +559,6 @@ class JobStore:
         """A finished job that somebody names again; for a job that is known nothing changes."""
         if record.job.job_id not in self._jobs:
             self._shelve(self._keep(record), self._number)
-
-    def _roll_day(self, wall_ns: int) -> None:
-        if day_of(wall_ns) > self._day:
-            self._day = day_of(wall_ns)
-            self._today = dict.fromkeys(self._today, 0)
 
     def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
         """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
@@ -683,28 +589,3 @@ class JobStore:
         if entry is None:
             raise NotFound(f"no job {job_id}")
         return entry
-
-
-def _check_result(result: Any) -> None:
-    """Before anything changes: what cannot be written is an error of this report alone."""
-    try:
-        encode(result)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
-
-
-def _said_again(entry: JobEntry, report: Report) -> bool:
-    """A start and the end may come in one batch, so that of both only the answers are lost."""
-    job = entry.job
-    mine = (report.robot_id, report.token) == (job.robot_id, entry.token)
-    started = report.event is JobEvent.START and job.started_at is not None
-    return entry.last_report == (report.robot_id, report.token, report.event) or (mine and started)
-
-
-def _fenced(entry: JobEntry, report: Report) -> Exception:
-    job = entry.job
-    if job.robot_id != report.robot_id and entry.token == report.token and job.status in ACTIVE:
-        return Forbidden(f"{job.job_id} is held by another robot", "not_yours")
-    return Conflict(
-        f"token {report.token} of {job.job_id} is not its newest grant: stop working on it", "stale_token"
-    )

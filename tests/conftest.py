@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ import ray
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from postgres import Postgres, postgres_server
+from stores.small_disk import SmallDisk
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -258,6 +260,15 @@ def postgres() -> Iterator[Postgres]:
     again after a test that stopped it."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Needs root."""
+    (tmp_path / "disk").mkdir()
+    disk = SmallDisk(tmp_path / "disk", 16)
+    yield disk
+    disk.remove()
 
 
 @pytest.fixture

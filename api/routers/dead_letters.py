@@ -88,7 +88,8 @@ class RedrivenPage(msgspec.Struct, frozen=True):
 )
 async def redrive(request: Request) -> Response:
     """Each becomes a new job with `retry_of`, once; it has `retried_by` then. The oldest first, up to `limit`
-    and 8 MiB of payloads a call, all or nothing: go on with `next_cursor` until there is none."""
+    and 8 MiB of payloads a call, as far as the queue has room (429 if it has none): go on with `next_cursor`
+    until there is none."""
     door: Door = request.app.state.door
     principal = await door.principal(request)
     principal.need("operator")

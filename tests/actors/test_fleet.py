@@ -10,7 +10,8 @@ import pytest
 from conftest import FollowFeed
 
 from actors.client import FleetClient
-from fleet.errors import Conflict, Forbidden, NotFound
+from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
+from fleet.errors import Conflict, Forbidden, NotFound, PeerFault
 from fleet.events import KEYS, LIVE_JOBS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.job import JobEvent
 from fleet.keys import digest_of
@@ -226,6 +227,42 @@ async def test_an_announcement_is_one_event_and_changes_nothing(fleet: FleetClie
     with pytest.raises(NotFound):
         await fleet.execute(Get("job-12345"))
     assert (await fleet.robots(None, None, 10, 0)) == ([], 0)
+
+
+async def test_what_became_of_a_job_is_told_and_it_may_be_tried_again(fleet: FleetClient) -> None:
+    await submitted(fleet, "j", payload={"x": 1}, required_capabilities=["arm"])
+    why = await fleet.explain("j")
+    assert (why.summary, why.status) == ("no robot is registered", "pending")
+    await fleet.administer(RegisterRobot(RobotSpec(robot_id="r", capabilities=["arm"])))
+    [grant] = (await fleet.claim("r", "q", 1, 0)).grants
+    await fleet.execute(Report(JobEvent.FAIL, "j", "r", grant.token, error="jam", retryable=False))
+    assert (await fleet.explain("j")).summary.endswith(": jam")
+    assert [event.event for event in await fleet.history("j")] == ["submit", "claim", "fail"]
+    assert await fleet.history("nobody") == []
+    wanted = DeadLetterFilter(error="jam")
+    [dead], place = await fleet.dead_letters(wanted, 0, 10)
+    assert (dead.job_id, dead.payload, place) == ("j", {"x": 1}, 0)
+    command = Redrive(wanted, request_id="once")
+    done = await fleet.redrive(command)
+    assert await fleet.redrive(command) == done == Redriven(1, 0, 0)
+    again = await fleet.execute(Get((await fleet.execute(Get("j"))).retried_by))
+    assert (again.retry_of, again.payload) == ("j", {"x": 1})
+    with pytest.raises(NotFound):
+        await fleet.explain("nobody")
+
+
+async def test_commands_with_a_key_are_carried_out_once(fleet: FleetClient) -> None:
+    specs = [JobSpec(name="weld")]
+    submits = [Submit([f"j{n}"], specs, request_id="k", fingerprint="m") for n in range(50)]
+    answers = await asyncio.gather(*(fleet.execute(submit) for submit in submits))
+    assert answers == [answers[0]] * 50
+    with pytest.raises(PeerFault) as refused:
+        await fleet.execute(Submit(["other"], specs, request_id="k", fingerprint="n"))
+    assert refused.value.code == "idempotency_key_reused"
+    cancel = Cancel(answers[0][0].job_id, request_id="c")
+    first = await fleet.execute(cancel)
+    assert (first.cancelled, await fleet.execute(cancel)) == (True, first)
+    assert not (await fleet.execute(Cancel(cancel.job_id))).cancelled
 
 
 async def test_metrics_count_robots_and_jobs(fleet: FleetClient) -> None:

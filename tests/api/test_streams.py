@@ -113,7 +113,7 @@ async def flood(world: World, path: str, size: int) -> None:
     rooms = world.fleet.rooms
     if path == "metrics/stream":
         metrics = rooms.broadcasters["metrics"]
-        await metrics.publish(Batch(metrics._lineage, 0, 0, [], event))
+        await metrics.publish(Batch(metrics._lineage, 0, 0, 0, [], event))
         return
     sources = {
         "live-jobs": rooms.job_store._events,

@@ -65,6 +65,9 @@ class Clock:
     def monotonic_ns(self, wall_ns: int) -> int:
         return wall_ns - self._ahead_ns
 
+    def wall_ns(self, monotonic_ns: int) -> int:
+        return monotonic_ns + self._ahead_ns
+
 
 # -- outages
 
@@ -82,6 +85,15 @@ def extended(from_ns: int, span_ns: int, out: Sequence[Outage]) -> int:
         if outage.from_ns <= until_ns and outage.to_ns > from_ns:
             until_ns = max(until_ns, outage.to_ns + span_ns)
     return until_ns
+
+
+def before(at_ns: int, span_ns: int, out: Sequence[Outage]) -> int:
+    """Where a span begins that ends at `at_ns`, not counting the time of outages."""
+    from_ns = at_ns - span_ns
+    for outage in sorted(out, key=lambda each: -each.to_ns):
+        if outage.from_ns < at_ns and outage.to_ns > from_ns:
+            from_ns -= min(outage.to_ns, at_ns) - outage.from_ns
+    return from_ns
 
 
 # -- jobs of robots that are gone
@@ -210,25 +222,22 @@ def readiness_promise(done: Sequence[Done], prober: Prober) -> Promise:
 
 
 def offline_promise(
-    robots: dict[str, Robot], status: Stream, clock: Clock, offline_after_s: float, beat_s: float
+    robots: dict[str, Robot], status: Stream, done: Sequence[Done], clock: Clock, silence_s: float
 ) -> Promise:
-    false = []
-    told = 0
+    """`silence_s`: who was there for as long before, while the registry was there to hear it, was heard."""
+    out = outages(done, ("registry",))
+    told, false = 0, []
     for event in status.events:
         if event.data["status"] != "offline" or event.snapshot:
             continue
         told += 1
         at_ns = clock.monotonic_ns(event.at_wall_ns)
-        since_ns = at_ns - int((offline_after_s + beat_s + 1.0) * SECOND)
-        robot = robots.get(event.data["robot_id"])
-        if robot is not None and any(
-            period.from_ns < since_ns and (period.to_ns is None or period.to_ns > at_ns)
-            for period in robot.steady
-        ):
+        since_ns = before(at_ns, int(silence_s * SECOND), out)
+        robot = robots[event.data["robot_id"]]
+        if any(p.from_ns < since_ns and (p.to_ns is None or p.to_ns > at_ns) for p in robot.steady):
             false.append(f"{robot.robot_id} at {event.data['timestamp']}")
-    return Promise(
-        "no robot that beats is declared offline", f"{told} declared offline, {len(false)} falsely", false
-    )
+    measured = f"{told} declared offline, {len(false)} falsely"
+    return Promise("no robot that beats is declared offline", measured, false)
 
 
 # -- watchers
@@ -237,7 +246,7 @@ def offline_promise(
 def stream_promise(stream: Stream, missing: list[str]) -> Promise:
     measured = (
         f"{len(stream.events)} events over {stream.sockets} sockets, {stream.resumed} resumed, "
-        f"{stream.gaps} gaps announced"
+        f"{len(stream.gaps)} gaps announced {', '.join(sorted(set(stream.gaps)))}"
     )
     return Promise(
         f"{stream.name}: numbers without a hole, the last state told", measured, stream.holes + missing

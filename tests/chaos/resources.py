@@ -56,7 +56,7 @@ class Resources:
         kinds: dict[str, list[list[Sample]]] = defaultdict(list)
         for (name, _, _), samples in sorted(self._seen.items()):
             kinds[name].append([s for s in samples if s.at_s - samples[0].at_s >= WARM_UP_S])
-        return {name: _slope(lives) for name, lives in kinds.items()}
+        return {name: slope_of(lives) for name, lives in kinds.items()}
 
 
 def sample_of(pid: int) -> Sample | None:
@@ -69,7 +69,7 @@ def sample_of(pid: int) -> Sample | None:
         return None
 
 
-def _slope(lives: list[list[Sample]]) -> Slope:
+def slope_of(lives: list[list[Sample]]) -> Slope:
     """Least squares, each life about its own mean."""
     samples = [sample for life in lives for sample in life]
     end = max(samples, key=lambda sample: sample.at_s, default=None)

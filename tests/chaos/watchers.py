@@ -42,7 +42,7 @@ class Stream:
         self.name = name
         self.events: list[Heard] = []
         self.holes: list[str] = []
-        self.gaps = 0
+        self.gaps: list[str] = []  # why
         self.resumed = 0
         self.sockets = 0
         self.since = ""
@@ -60,7 +60,7 @@ class Stream:
             case "hello":
                 self._on_hello(message)
             case "gap":
-                self.gaps += 1
+                self.gaps.append(message.data["reason"])
                 self._offset, self._gap_due = None, False
             case "snapshot":
                 for item in message.data["items"]:

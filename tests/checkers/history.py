@@ -185,7 +185,8 @@ class Recorder:
         self._keep(Ok(self._clock_ns(), invoked.process, invoked.number, answer))
 
     def fail(self, invoked: Invoked, code: str) -> None:
-        """The server refused and changed nothing. Where that is not certain, say `unknown`."""
+        """The server refused and changed nothing. Where that is not certain, as after a call that was sent
+        again before it was answered, say `unknown`."""
         self._keep(Failed(self._clock_ns(), invoked.process, invoked.number, code))
 
     def unknown(self, invoked: Invoked) -> None:

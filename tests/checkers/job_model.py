@@ -22,9 +22,9 @@ E = JobEvent
 class Bounds(msgspec.Struct, frozen=True):
     """How soon the server may act by itself, on the clock of the record. 0: at any time.
 
-    `lease_ns` after the last accepted heartbeat or the grant, `cancel_grace_ns` after the request to stop;
-    `timeouts`: a job's own `timeout_s` and `pending_timeout_s` hold too. Beyond `max_states` a job's history
-    is undecided."""
+    `lease_ns`: after the last accepted heartbeat or the grant; the shortest that any grant tells.
+    `cancel_grace_ns`: after the request to stop. `timeouts`: a job's own `timeout_s` and
+    `pending_timeout_s` hold too. Beyond `max_states` places a job's history is undecided."""
 
     lease_ns: int = 0
     cancel_grace_ns: int = 0

@@ -62,7 +62,7 @@ class _Search:
     def _arrive(self, place: Place) -> Place | None:
         """Passes the answers of steps that took effect already. None where this was tried before."""
         passed, state, times, effective = place
-        while passed < len(self._answered) and effective >> passed & 1:
+        while effective >> passed & 1:
             effective ^= 1 << passed
             passed += 1
         before = self._visited.setdefault((passed, state, effective), [])

@@ -228,6 +228,9 @@ ILLEGAL = {
     "a job not found between two answers of its submit": evidence(
         submitted(), refused(Read("j"), "not_found", 5), submitted(50)
     ),
+    "a job not found after its submit, and there in the end": evidence(
+        submitted(), refused(Read("j"), "not_found", 5), finals=[final(S.PENDING, 0)]
+    ),
     "a retry that was there before it was asked for": evidence(
         submitted(job_id="i"),
         cancelled(S.PENDING, 1, job_id="i"),

@@ -11,7 +11,8 @@ import msgspec
 from checkers.history import Change, FinalJob, final_of
 from fleet.errors import FleetError
 from fleet.job import TERMINAL, Job
-from fleet.job_store import Fact, JobStore
+from fleet.job_record import Fact
+from fleet.job_store import JobStore
 from fleet.messages import Beats, Cancel, Claim, Get, Outbox, Report, Retry, Submit
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ class Entry(msgspec.Struct):
 
     method: str
     args: tuple[Any, ...]
-    facts: list[Any] = []
-    refused: bool = False
+    facts: list[Fact] = []
 
 
 class Server:
@@ -42,6 +42,7 @@ class Server:
         self.committed = 0
         self._inbox: list[tuple[Any, Reply]] = []
         self._first: dict[Reply, Any] = {}
+        self._job_ids: dict[str, None] = {}
         self._place = (0, 0)
         self._up = True
         self._doomed = False
@@ -99,8 +100,8 @@ class Server:
             value = getattr(self.store, entry.method)(*entry.args)
         except FleetError as refusal:
             value = refusal
-        entry.refused = isinstance(value, FleetError)
-        entry.facts = self.store.take_facts()
+        entry.facts = [fact for fact in self.store.take_facts() if isinstance(fact, Fact)]
+        self._job_ids.update((fact.job.job_id, None) for fact in entry.facts)
         if isinstance(value, Outbox):
             self._place = (value.epoch, value.cursor)
         return value
@@ -148,6 +149,7 @@ class Server:
     def _restart(self) -> None:
         self.store = self._make_store()
         self._place = (0, 0)
+        self._job_ids.clear()
         self.journal = self.kept()
         self.committed = len(self.journal)
         for entry in self.journal:
@@ -161,7 +163,7 @@ class Server:
     # -- the end
 
     def jobs(self) -> list[Job]:
-        return [entry.job for entry in self.store._jobs.values()]
+        return [self.store.get(job_id) for job_id in self._job_ids]
 
     def drained(self) -> bool:
         return self._up and all(job.status in TERMINAL for job in self.jobs())
@@ -169,6 +171,6 @@ class Server:
     def finals(self) -> dict[str, FinalJob]:
         changes: dict[str, list[Change]] = defaultdict(list)
         for fact in (fact for entry in self.journal for fact in entry.facts):
-            if isinstance(fact, Fact) and fact.announced:
+            if fact.announced:
                 changes[fact.job.job_id].append(Change(fact.job.status, fact.event))
         return {job.job_id: final_of(job, changes[job.job_id]) for job in self.jobs()}

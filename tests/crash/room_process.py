@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 import msgspec
+from crash.failing_disk import FailingDisk
 from crash.peer import Peer
 
-from actors import failpoints, job_tables
+from actors import failpoints, job_tables, stores
 from actors.job_store import JobStoreRoom
 from fleet.limits import SECOND, Limits
 
@@ -23,8 +24,8 @@ NEWER = (
 
 class Life(msgspec.Struct, frozen=True):
     """One life of the room. `migrations`: how many more than this fleetcast's the schema has by now;
-    `forget_before_ns`: what finished before goes, instead of by its age; `hasty`: answers before the commit,
-    which is the bug that all of this is to find."""
+    `forget_before_ns`: jobs that finished and replies that were given before go, instead of by their age;
+    `hasty`: answers before the commit, which is the bug that all of this is to find."""
 
     socket: str
     store: str
@@ -33,6 +34,7 @@ class Life(msgspec.Struct, frozen=True):
     migrations: int = 0
     forget_before_ns: int = 0
     hasty: bool = False
+    bad_sync: tuple[int, int] | None = None  # of which file, and after how many
 
 
 class Told:
@@ -49,8 +51,11 @@ class Told:
 def live(life: Life) -> None:
     """Runs until it is killed, or asked to close."""
     failpoints.arm(life.failpoint)
+    stores.OPEN_S = 0.2  # who cannot open it may as well do so in the next life
     more = tuple(tuple(ddl.format(number=n) for ddl in NEWER) for n in range(life.migrations))
     job_tables.MIGRATIONS += more
+    if life.bad_sync:
+        FailingDisk().fail_after(*life.bad_sync)
     asyncio.run(_serve(life))
 
 

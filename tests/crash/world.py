@@ -15,15 +15,16 @@ from random import Random
 from typing import Any
 
 from checkers import lifecycle, outcomes
-from checkers.history import AnyRecord, Evidence, Recorder, ops_of
+from checkers.history import AnyRecord, Evidence, Recorder, RecordFile, ops_of
 from checkers.job_model import Bounds
+from checkers.violation import Violation
 from crash import stored
 from crash.clients import Client, Producer, Robot
 from crash.peer import Gone, Peer
 from crash.room_process import NEWER, Life, live
 
 from actors import failpoints
-from actors.broadcaster import Broadcaster, FollowingBroadcaster
+from actors.broadcaster import Broadcaster
 from actors.client import FleetClient, Rooms
 from actors.registry import RegistryRoom
 from fleet.limits import MS, Limits
@@ -39,13 +40,16 @@ LIMITS = Limits(
     clean_interval_ms=40,
     compact_interval_ms=30,
     clock_note_ms=100,
+    retention_s=600,
+    idempotency_s=600,
+    reply_s=600,
     max_pending=300,
     feed_events=100_000,
     max_finished=100,
 )
 DOORS, ROBOTS, PRODUCERS = 3, 24, 60
 KEPT_CYCLES = 8  # how long a finished job stays, so that nobody asks for it after it is gone
-DIE_IN_S = 20.0
+DIE_IN_S = 60.0
 PASSES = dict.fromkeys(failpoints.ALL, 10) | {failpoints.IN_SNAPSHOT: 3, failpoints.IN_MIGRATION: len(NEWER)}
 
 
@@ -92,10 +96,11 @@ class World:
         self.fewest_in_flight = 10**9
         self.told: list[tuple[str, str]] = []  # what a watcher of live-jobs saw
         self.clients: list[Client] = []
+        self._folder = folder
         self._socket = str(folder / "socket")
         self._migrations = 0
         self._began: list[int] = []  # wall time of each cycle
-        self._feeds = {"live-jobs": FollowingBroadcaster(limits), "queue-metrics": Broadcaster(limits)}
+        self._feeds = {"live-jobs": Broadcaster(limits), "queue-metrics": Broadcaster(limits)}
         self.job_store: Any = JobStoreProcess(self._tell)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["crash.room_process", "actors.postgres"])
@@ -107,12 +112,15 @@ class World:
 
     # -- the room's lives
 
-    def begin(self, failpoint: str = "", migrations: int = 0) -> None:
+    def begin(
+        self, failpoint: str = "", migrations: int = 0, bad_sync: tuple[int, int] | None = None
+    ) -> None:
         """A new process, which takes over as soon as it has the store."""
         self._migrations += migrations
         self._began.append(time.time_ns())
         forget = self._began[-KEPT_CYCLES] if len(self._began) > KEPT_CYCLES else 0
-        life = Life(self._socket, self.store, self.limits, failpoint, self._migrations, forget, self._hasty)
+        place = self._socket, self.store, self.limits
+        life = Life(*place, failpoint, self._migrations, forget, self._hasty, bad_sync)
         self._process = self._context.Process(target=live, args=(life,), daemon=True)
         self._process.start()
 
@@ -131,6 +139,12 @@ class World:
     def in_flight(self) -> int:
         return sum(client.in_flight for client in self.clients)
 
+    async def answered(self, count: int) -> None:
+        """Waits until clients have written down so many calls and answers more."""
+        until = len(self.records) + count
+        while len(self.records) < until:
+            await asyncio.sleep(0.005)
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
@@ -141,6 +155,10 @@ class World:
         assert await self.died() == -signal.SIGKILL, f"{name} was not hit"
         self.fewest_in_flight = min(self.fewest_in_flight, self.in_flight())
         self.hits[name] += 1
+        self.look()
+
+    def look(self) -> None:
+        """At what is stored, while nobody writes."""
         self.found.add(stored.read(self.store))
 
     # -- the others
@@ -196,20 +214,31 @@ class World:
             task.cancel()
         for client in self.clients:
             client.calm = True
-        self.begin()
+        if not self._process.is_alive():
+            self.begin()
         while True:
             counts = await self.job_store.counts()
             if not counts.pending + counts.running:
                 break
         await self.job_store.close()
         assert await self.died() == 0
-        self.found.add(stored.read(self.store))
+        self.look()
         async with asyncio.timeout(DIE_IN_S):
             while len(self.told) < len(self.found.events):
                 await asyncio.sleep(0.01)
 
-    def judge(self) -> list[Any]:
-        """What the checkers find against the promises; none is what should be."""
+    def assert_no_harm(self) -> None:
+        """A watcher heard of every change, once and in order, and of nothing that was not committed; and the
+        checkers find nothing against what clients were told."""
+        assert self.told == [self.found.events[number] for number in range(len(self.found.events))]
+        violations = self.violations()
+        if violations:
+            record = RecordFile(self._folder / "records.jsonl")
+            for each in self.records:
+                record(each)
+        assert not violations, "\n".join(map(str, violations[:20]))
+
+    def violations(self) -> list[Violation]:
         ops = sorted(ops_of(self.records), key=lambda op: op.invoked_ns)
         evidence = Evidence(ops, self.found.jobs, drained=True)
         lease_ns, grace_ns = self.limits.lease_ms * MS, self.limits.cancel_grace_ms * MS

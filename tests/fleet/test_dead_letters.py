@@ -68,15 +68,19 @@ def test_what_was_redriven_since_the_journal_was_read_is_not_redriven_again(worl
     assert redrive(world, records, "another").redriven == 0
 
 
-def test_a_redrive_for_which_the_queue_has_no_room_does_nothing() -> None:
+def test_a_redrive_goes_as_far_as_the_queue_has_room() -> None:
     world = JobWorld(max_pending=2)
     records = dead(world, "a", "b", "c")
+    done = redrive(world, records, remaining=4, place=9)
+    assert (done.redriven, done.remaining, done.place) == (2, 5, records[1].seq)
     world.store.take_facts()
     with pytest.raises(Full) as refused:
-        redrive(world, records)
+        redrive(world, records, "another")
     assert refused.value.code == "queue_full"
     assert world.store.take_facts() == []
-    assert redrive(world, records[:2]).redriven == 2
+    world.grant()
+    assert redrive(world, records, "another", place=9) == Redriven(1, 0, 9)
+    assert redrive(world, records, "last") == Redriven(0, 0, 0)
 
 
 def test_a_retry_by_hand_takes_a_job_from_the_dead_letters_too(world: JobWorld) -> None:

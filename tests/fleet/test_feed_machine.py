@@ -36,7 +36,8 @@ class FeedMachine(RuleBasedStateMachine):
         return [f"v{self.serial - i}".encode() for i in range(count)]
 
     def publish(self, first: int, events: list[bytes], tail: int, current: bytes | None = None) -> None:
-        told = self.feed.publish(Batch(Lineage(self.epoch), tail, first, events, current))
+        head = self.start + len(self.all)
+        told = self.feed.publish(Batch(Lineage(self.epoch), tail, head, first, events, current))
         assert told == Published(self.epoch, self.start + len(self.all))
 
     @rule(fresh=st.integers(0, 5), again=st.integers(0, 6), state=st.booleans())

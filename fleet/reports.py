@@ -1,0 +1,47 @@
+"""What a robot may say of a job that it holds, and what is wrong with what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleet.errors import Conflict, FleetError, Forbidden, PeerFault
+from fleet.events import encode
+from fleet.job import ACTIVE, JobEvent
+from fleet.job_entry import JobEntry
+from fleet.messages import Report
+
+REPORTED = {
+    JobEvent.START,
+    JobEvent.PROGRESS,
+    JobEvent.COMPLETE,
+    JobEvent.FAIL,
+    JobEvent.RELEASE,
+    JobEvent.CANCELLED,
+}
+
+
+def said_again(entry: JobEntry, report: Report) -> bool:
+    """A start and the end may come in one batch, so that of both only the answers are lost."""
+    job = entry.job
+    mine = (report.robot_id, report.token) == (job.robot_id, entry.token)
+    started = report.event is JobEvent.START and job.started_at is not None
+    return entry.last_report == (report.robot_id, report.token, report.event) or (mine and started)
+
+
+def fenced(entry: JobEntry, report: Report) -> FleetError | None:
+    """Why this robot with this token may not speak of the job, if so."""
+    job = entry.job
+    if entry.token == report.token and job.robot_id == report.robot_id:
+        return None
+    if entry.token == report.token and job.status in ACTIVE:
+        return Forbidden(f"{job.job_id} is held by another robot", "not_yours")
+    detail = f"token {report.token} of {job.job_id} is not its newest grant: stop working on it"
+    return Conflict(detail, "stale_token")
+
+
+def check_result(result: Any) -> None:
+    """Before anything changes: what cannot be written is an error of this report alone."""
+    try:
+        encode(result)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
