@@ -84,7 +84,7 @@ class JobStoreRoom:
         self._core = JobStore(limits, Random())
         self._core.restore(rest, self._clock.now_ns, wall_ns)
         self._journal = Journal(self._tables, self._on_committed)
-        self._events = Publisher(live_jobs, limits, self._history(opening))
+        self._events = Publisher(live_jobs, limits, self._history(opening), limits.live_jobs_interval_ms)
         self._depths = Publisher(queue_metrics, limits, FeedHistory(self._life))
         self._depths_told = Replies(limits.max_remembered)
         self._depth = self._core.depth()

@@ -199,16 +199,26 @@ class JobTables:
         jobs = [_job_row(record) for record in newest.values()]
         payloads = [_payload_row(fact.record) for fact in facts if _brings_a_payload(fact)]
         events = [_event_row(record) for record in records if _tells(record)]
+        finished = set(newest) - {fact.record.seq for fact in facts if fact.announced or _lives(fact)}
         counters = self._count(records)
 
         def work() -> None:
-            self._database.upsert(JOBS, jobs)
+            gone = self._gone(finished)
+            self._database.upsert(JOBS, [row for row in jobs if row[0] not in gone])
             self._database.insert(PAYLOADS, payloads)
-            self._database.insert(EVENTS, events)
+            self._database.insert(EVENTS, [row for row in events if row[2] not in gone])
             reply_tables.write(self._database, replies)
 
         self._writer.commit(work, counters)
         self._counters = counters
+
+    def _gone(self, seqs: set[int]) -> set[int]:
+        """Jobs that finished long ago, of which something is told although retention has deleted them."""
+        if not seqs:
+            return seqs
+        marks = ", ".join("?" * len(seqs))
+        kept = self._database.query(f"SELECT seq FROM fleetcast_jobs WHERE seq IN ({marks})", list(seqs))
+        return seqs - {seq for (seq,) in kept}
 
     def _count(self, records: Sequence[Fact | Announcement]) -> Counters:
         """Where the counters stand after these."""
@@ -327,8 +337,12 @@ def _up_to(sizes: Iterable[Row], max_bytes: int) -> Iterator[int]:
         yield seq
 
 
+def _lives(fact: Fact) -> bool:
+    return fact.job.status not in TERMINAL
+
+
 def _ends(fact: Fact) -> bool:
-    return fact.announced and fact.job.status in TERMINAL
+    return fact.announced and not _lives(fact)
 
 
 def _brings_a_payload(fact: Fact) -> bool:

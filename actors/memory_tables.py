@@ -9,7 +9,7 @@ from actors.job_tables import CLEANED, LOOKED_AT
 from actors.writer import Counters, Opening
 from fleet.dead_letters import DeadLetterFilter, DeadLetters, is_dead_letter, look_through
 from fleet.events import encode
-from fleet.job import Job
+from fleet.job import Job, JobEvent
 from fleet.job_record import (
     Fact,
     HistoryEvent,
@@ -52,6 +52,8 @@ class MemoryJobTables:
 
     def _write_job(self, fact: Fact) -> None:
         seq = fact.record.seq
+        if seq not in self._records and fact.event is not JobEvent.SUBMIT:
+            return  # retention deleted it
         self._records[seq] = fact.record
         self._seq_of[fact.job.job_id] = seq
         if fact.recorded:

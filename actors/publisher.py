@@ -26,12 +26,18 @@ class Publisher:
     """Tells a broadcaster what happens in a room, by number: whichever of them restarts, the other's events
     and numbers continue, and nothing goes out twice. Says where it stands every `refresh_ms` at least, for a
     broadcaster that knows nothing yet. Bound: the newest `feed_events` events and `feed_bytes`; a broadcaster
-    that stays away for longer has a hole, of which its readers are told."""
+    that stays away for longer has a hole, of which its readers are told.
 
-    def __init__(self, broadcaster: Publishes, limits: Limits, history: FeedHistory) -> None:
+    Calls begin `interval_ms` apart at least: what happens within it goes out together, and what happens after
+    a rest at once. A call, with that of each reader whom it wakes, costs far more than the events in it."""
+
+    def __init__(
+        self, broadcaster: Publishes, limits: Limits, history: FeedHistory, interval_ms: int = 0
+    ) -> None:
         """Needs a running event loop."""
         self._broadcaster = broadcaster
         self._limits = limits
+        self._interval_s = interval_ms / 1_000
         self._source = FeedSource(history, limits.feed_events, limits.feed_bytes)
         self._news = asyncio.Event()
         self._news.set()
@@ -51,6 +57,7 @@ class Publisher:
     async def _tell(self) -> None:
         while True:
             await self._wait_for_news()
+            began = asyncio.get_running_loop().time()
             batch = self._source.batch(self._limits.max_batch)
             if batch.events:
                 await failpoints.hit_when_replies_left(failpoints.AFTER_REPLY)
@@ -63,6 +70,8 @@ class Publisher:
                 more = True
             if more:
                 self._news.set()
+            else:
+                await asyncio.sleep(began + self._interval_s - asyncio.get_running_loop().time())
 
     async def _wait_for_news(self) -> None:
         with contextlib.suppress(TimeoutError):

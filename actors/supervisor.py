@@ -66,12 +66,26 @@ class Supervisor(msgspec.Struct):
         return ray_rooms(job_store, registry, feeds)
 
     def _wait_until_ready(self) -> None:
-        """A store that holds much takes seconds to read."""
-        rooms = [ray.get_actor(name, self.namespace) for name in (JOB_STORE, REGISTRY)]
-        try:
-            ray.get([room.pulse.remote() for room in rooms], timeout=START_S)
-        except ray.exceptions.RayError as error:
-            raise Unavailable(f"the fleet does not start ({type(error).__name__}): see its log") from None
+        """A store that holds much takes seconds to read. A call that is lost is made again."""
+        until = time.monotonic() + START_S
+        for name in (JOB_STORE, REGISTRY):
+            try:
+                self._wait_for(name, until)
+            except ray.exceptions.RayError as error:
+                why = type(error).__name__
+                raise Unavailable(f"the fleet does not start ({why}): see its log") from None
+
+    def _wait_for(self, name: str, until: float) -> None:
+        room = ray.get_actor(name, self.namespace)
+        while True:
+            left = until - time.monotonic()
+            try:
+                ray.get(room.pulse.remote(), timeout=max(0.0, left))
+                return
+            except ray.exceptions.ActorUnavailableError:
+                if left <= 0:
+                    raise
+                time.sleep(0.1)
 
     def _first(self) -> bool:
         try:

@@ -36,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     long_poll_ms: int = 2_000
     wait_window_s: int = 300
     depth_interval_ms: int = 50
+    live_jobs_interval_ms: int = 20
     refresh_ms: int = 1_000
     occupancy_interval_ms: int = 1_000
     tick_ms: int = 20
@@ -85,6 +86,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             raise Misuse("tick_ms must not exceed depth_interval_ms")
         if self.tick_ms > 1_000:
             raise Misuse("tick_ms must not exceed 1,000: what has expired is found within a second")
+        if self.live_jobs_interval_ms > self.refresh_ms:
+            raise Misuse("live_jobs_interval_ms must not exceed refresh_ms, within which a feed is told")
         if self.retention_s < self.idempotency_s:
             raise Misuse(
                 "retention_s must not be less than idempotency_s: a reply that is kept names its jobs"

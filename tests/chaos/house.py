@@ -85,14 +85,14 @@ class House:
 
     def __init__(self, folder: Path, environment: dict[str, str], arguments: list[str]) -> None:
         self._folder = folder
-        self._secret = secrets.token_hex(32)
         self._stopped: list[Process] = []
         ours = {
-            "JWT_SECRET_KEY": self._secret,
+            "JWT_SECRET_KEY": secrets.token_hex(32),
             "FLEETCAST_DATA_DIR": str(folder / "data"),
             "FLEETCAST_HOST": "127.0.0.1",
             "FLEETCAST_PORT": "0",
-        }
+        } | environment
+        self._secret = ours["JWT_SECRET_KEY"]
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("JWT_", "FLEETCAST_"))}
         self._log = folder / "serve.log"
         with self._log.open("wb") as log:
@@ -102,7 +102,7 @@ class House:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=kept | ours | environment,
+                env=kept | ours,
                 start_new_session=True,
             )
 
@@ -125,6 +125,10 @@ class House:
 
     def token(self, role: str) -> str:
         return mint(self._secret, "chaos", role, 86_400.0, time.time())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def alive(self) -> bool:
         return self._process.poll() is None
@@ -156,8 +160,7 @@ class House:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_S)
         left = [process.title[:60] for process in _still_there([*below, *descendants(self.pid)])]
-        self._process.kill()
-        self._process.wait()
+        self.kill()
         return left
 
 

@@ -49,18 +49,18 @@ DRAIN_S = 120.0
 # What a run would otherwise have to wait out. So little in memory that old jobs are read again.
 LIMITS = {
     "heartbeat_interval_ms": BEAT_MS,
+    "missed_heartbeats": 5,  # a call that is lost, and lost again, takes two seconds of them
     "min_lease_ms": 3 * BEAT_MS,
     "cancel_grace_ms": 3_000,
     "backoff_base_ms": 200,
     "max_finished": 1_000,
 }
-# Three calls in a hundred between processes of the fleet: lost, their answer lost, or thought lost too early.
+# One call in fifty between processes of the fleet is lost, or its answer is.
 LOSSES = {
     "CoreWorkerService.grpc_client.PushTask": {
         "num_failures": -1,
         "req_failure_prob": 1,
         "resp_failure_prob": 1,
-        "in_flight_failure_prob": 1,
     }
 }
 # How long a caller waits to learn whether the other is dead, before a lost call is told as such.
@@ -101,11 +101,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 def environment(options: Options) -> dict[str, str]:
     given = {"FLEETCAST_LIMITS": json.dumps(LIMITS)}
     if options.losses:
-        # How long a caller waits to learn whether the other is dead, before a lost call is told as such.
-        given |= {
-            "RAY_testing_rpc_failure": json.dumps(LOSSES),
-            "RAY_timeout_ms_task_wait_for_death_info": "200",
-        }
+        given |= {"RAY_testing_rpc_failure": json.dumps(LOSSES), **NOT_FOR_LONG}
     return given
 
 

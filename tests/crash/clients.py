@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import functools
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
-import msgspec
 from checkers import history
 from checkers.world_clients import told_of
 
@@ -20,7 +19,6 @@ from fleet.messages import (
     Answer,
     Beat,
     Cancel,
-    Cancelled,
     Get,
     HeartbeatAnswer,
     JobSpec,
@@ -33,12 +31,7 @@ from fleet.messages import Retry as RetryJob
 from fleet.messages import Submit as SubmitJobs
 
 E = JobEvent
-REPLIES_KEPT = importlib.util.find_spec("actors.reply_tables") is not None
 GIVE_UP_S = 0.05  # one who waits no longer, and asks again under the same id
-
-
-def named(command: Any, request_id: str) -> Any:
-    return msgspec.structs.replace(command, request_id=request_id)
 
 
 class Client:
@@ -69,10 +62,7 @@ class Client:
             return refusal
         finally:
             self.in_flight -= 1
-        if isinstance(reply, Cancelled) and not REPLIES_KEPT:
-            self._recorder.unknown(invoked)
-        else:
-            self._recorder.ok(invoked, self._told(call, reply))
+        self._recorder.ok(invoked, self._told(call, reply))
         return reply
 
     @staticmethod
@@ -80,9 +70,13 @@ class Client:
         return told_of(call, reply.cancel if isinstance(call, history.Beat) else reply)
 
     async def until_answered(self, call: history.AnyCall, command: Any) -> Any:
-        while True:
+        return await self.until_one_is_answered(call, itertools.repeat(command))
+
+    async def until_one_is_answered(self, call: history.AnyCall, commands: Iterable[Any]) -> Any:
+        """Each is the same to the fleet as the one before."""
+        for command in commands:
             patience_s = GIVE_UP_S if self.rng.random() < 0.2 and not self.calm else None
-            reply = await self.once(call, lambda: self._shielded(command), patience_s)
+            reply = await self.once(call, functools.partial(self._shielded, command), patience_s)
             if reply is not None:
                 return reply
 
@@ -105,16 +99,25 @@ class Producer(Client):
         more: dict[str, Any] = {"max_attempts": self.rng.randint(1, 3)}
         specs = [JobSpec(name="weld", payload={"submission": one}, **more) for one in submissions]
         call = history.Submit(submissions, key, **more)
-        reply = await self.until_answered(call, SubmitJobs([f"job-{one}" for one in submissions], specs))
+        same = SubmitJobs([f"job-{one}" for one in submissions], specs)
+        commands = keyed(key, specs) if self.rng.random() < 0.5 else itertools.repeat(same)
+        reply = await self.until_one_is_answered(call, commands)
         return [job.job_id for job in reply] if isinstance(reply, list) else []
 
     async def _follow(self, job_id: str) -> None:
         if self.rng.random() < 0.2:
-            await self.until_answered(history.Cancel(job_id), named(Cancel(job_id), f"{job_id}.cancel"))
+            await self.until_answered(history.Cancel(job_id), Cancel(job_id, request_id=f"{job_id}.cancel"))
         job = await self.until_answered(history.Read(job_id), Get(job_id))
         if isinstance(job, Job) and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             again = f"{job_id}.again"
             await self.until_answered(history.Retry(job_id, again), RetryJob(job_id, again))
+
+
+def keyed(key: str, specs: list[JobSpec]) -> Iterator[SubmitJobs]:
+    """By the client's own key alone: every door that is asked makes other ids."""
+    for attempt in itertools.count():
+        names = [f"job-{key}.{attempt}.{place}" for place in range(len(specs))]
+        yield SubmitJobs(names, specs, request_id=key, fingerprint="f")
 
 
 class Robot(Client):
@@ -142,14 +145,22 @@ class Robot(Client):
         limit = self.rng.randint(1, 2)
         call = history.Claim(self.name, request_id, limit)
         wait_ms = self.rng.choice([0, 100, 300])
-        while True:
-            answer = await self.once(
-                call, lambda: self.fleet.claim(self.name, request_id, limit, wait_ms), None
-            )
-            if isinstance(answer, Answer):
-                return [(grant.job.job_id, grant.token) for grant in answer.grants]
-            if answer is not None:
-                return []
+        # The first of all is left without an answer, so that it is known that robots may be granted jobs
+        # of which they never hear: by a claim that a door repeated, too.
+        leaves = request_id.endswith(".1") or (self.rng.random() < 0.05 and not self.calm)
+        answer = await self.once(
+            call, lambda: self._claimed(request_id, limit, wait_ms), GIVE_UP_S if leaves else None
+        )
+        return [(one.job.job_id, one.token) for one in answer.grants] if isinstance(answer, Answer) else []
+
+    async def _claimed(self, request_id: str, limit: int, wait_ms: int) -> Answer:
+        """One who leaves takes its claim back, and what it was granted goes to others."""
+        claim = self.fleet.claim(self.name, request_id, limit, wait_ms)
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            self.fleet.withdraw(self.name, request_id, claim)
+            raise
 
     async def _do(self, job_id: str, token: int) -> None:
         dice = self.rng.random()

@@ -24,8 +24,8 @@ NEWER = (
 
 class Life(msgspec.Struct, frozen=True):
     """One life of the room. `migrations`: how many more than this fleetcast's the schema has by now;
-    `forget_before_ns`: what finished before goes, instead of by its age; `hasty`: answers before the commit,
-    which is the bug that all of this is to find."""
+    `forget_before_ns`: jobs that finished and replies that were given before go, instead of by their age;
+    `hasty`: answers before the commit, which is the bug that all of this is to find."""
 
     socket: str
     store: str

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from checkers import lifecycle, outcomes
-from checkers.history import AnyRecord, Evidence, Recorder, ops_of
+from checkers.history import AnyRecord, Evidence, Recorder, RecordFile, ops_of
 from checkers.job_model import Bounds
 from checkers.violation import Violation
 from crash import stored
@@ -40,13 +40,16 @@ LIMITS = Limits(
     clean_interval_ms=40,
     compact_interval_ms=30,
     clock_note_ms=100,
+    retention_s=600,
+    idempotency_s=600,
+    reply_s=600,
     max_pending=300,
     feed_events=100_000,
     max_finished=100,
 )
 DOORS, ROBOTS, PRODUCERS = 3, 24, 60
 KEPT_CYCLES = 8  # how long a finished job stays, so that nobody asks for it after it is gone
-DIE_IN_S = 20.0
+DIE_IN_S = 60.0
 PASSES = dict.fromkeys(failpoints.ALL, 10) | {failpoints.IN_SNAPSHOT: 3, failpoints.IN_MIGRATION: len(NEWER)}
 
 
@@ -93,6 +96,7 @@ class World:
         self.fewest_in_flight = 10**9
         self.told: list[tuple[str, str]] = []  # what a watcher of live-jobs saw
         self.clients: list[Client] = []
+        self._folder = folder
         self._socket = str(folder / "socket")
         self._migrations = 0
         self._began: list[int] = []  # wall time of each cycle
@@ -210,7 +214,8 @@ class World:
             task.cancel()
         for client in self.clients:
             client.calm = True
-        self.begin()
+        if not self._process.is_alive():
+            self.begin()
         while True:
             counts = await self.job_store.counts()
             if not counts.pending + counts.running:
@@ -227,6 +232,10 @@ class World:
         checkers find nothing against what clients were told."""
         assert self.told == [self.found.events[number] for number in range(len(self.found.events))]
         violations = self.violations()
+        if violations:
+            record = RecordFile(self._folder / "records.jsonl")
+            for each in self.records:
+                record(each)
         assert not violations, "\n".join(map(str, violations[:20]))
 
     def violations(self) -> list[Violation]:

@@ -12,6 +12,7 @@ from stores.kept import LIMITS, Kept, pages, tables_of
 
 from fleet.job import JobEvent, JobStatus
 from fleet.job_record import JobFilter
+from fleet.messages import Retry
 
 WEIRD = {"quote": "' OR 1=1 --", "like": "%_\\", "nul": "\x00", "deep": [[{"é": [1e300, -0.0, None]}]]}
 
@@ -177,6 +178,19 @@ def test_retention_goes_in_bounded_steps_the_oldest_first(
     assert kept.tables.clean(kept.wall_ns) == 2
     assert kept.tables.find(old) == []
     assert kept.tables.clean(kept.wall_ns) == 1
+
+
+def test_a_job_that_was_deleted_does_not_come_back_by_what_is_told_of_it_afterwards(kept: Kept) -> None:
+    kept.submit()
+    [grant] = kept.claim()
+    kept.report(grant, JobEvent.FAIL, retryable=False)
+    kept.passes(LIMITS.retention_s + 1)
+    kept.core.retry(Retry(grant.job.job_id, "again"), *kept.clock)
+    kept.tables.clean(kept.wall_ns)
+    kept.write()
+    assert [job.job_id for job in kept.jobs()] == ["again"]
+    assert kept.tables.history(grant.job.job_id) == []
+    assert kept.jobs()[0].retry_of == grant.job.job_id
 
 
 # -- what survives
