@@ -40,7 +40,6 @@ ROWS = (*OURS, *PEERS)
 WANTED = {"procrastinate": 5.0, "pgqueuer": 2.0}  # times as many
 WANTED_PER_S = 3_000.0
 WANTED_TRANSITIONS_PER_S = 20_000.0
-WORKERS = 2  # processes of a peer: one a core; with one, or with four, they do less
 LANES = 2  # calls to the store under way: the door's reports, and its claims
 PATIENCE_S = 180.0
 
@@ -109,7 +108,7 @@ def drive(batch: float, plan: Plan) -> Drive:
 
 
 def their_round(row: str, plan: Plan, postgres: Postgres) -> Round:
-    window = Window(plan.places, WORKERS, plan.warm_up_s, plan.seconds)
+    window = Window(plan.places, plan.warm_up_s, plan.seconds)
     return Round(peer_round(PEERS[row], postgres.new_database(socket=True), window))
 
 

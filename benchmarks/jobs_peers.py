@@ -5,10 +5,12 @@ place that it takes among those in work is another's.
 Both with what their own guides advise for short jobs and many of them:
 
 - Procrastinate: psycopg with a pool, LISTEN, as many async jobs at a time as there are places, spread over
-  the workers' processes. It fetches one job at a time.
+  four processes: each fetches one job at a time, so that their fetches share commits; with more or fewer it
+  does no more.
 - PgQueuer: asyncpg, one connection a worker, the durable tables of its default, its settings of autovacuum,
   and `max_concurrent_tasks`, without which more jobs would be in work than there are places: it counts those
-  whose end is not committed yet. It admits half of them as `batch_size`, and such batches are its fastest.
+  whose end is not committed yet. It admits half of them as `batch_size`, and such batches are its fastest,
+  which is why one process with all the places does more than several that share them.
 """
 
 from __future__ import annotations
@@ -32,10 +34,11 @@ POOL = 10
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """`work` and `produce` are processes. What `queued`, `done` and `left` ask for are counts; `done` is over
-    the jobs that ended between two times of the database's clock."""
+    """`work` and `produce` are processes, of the first `workers`. What `done`, `once` and `left` ask for are
+    counts; `done` is of the jobs that ended between two times of the database's clock."""
 
     name: str
+    workers: int
     install: Callable[[str], None]
     work: Callable[[str, int, Connection], None]
     produce: Callable[[str, Connection], None]
@@ -45,10 +48,9 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """`places` jobs in work, spread over `workers` processes."""
+    """`places` jobs in work, of all workers together."""
 
     places: int
-    workers: int
     warm_up_s: float
     seconds: float
 
@@ -59,8 +61,8 @@ def peer_round(peer: Peer, dsn: str, window: Window) -> float:
     with ExitStack() as stack, psycopg.connect(dsn, autocommit=True) as connection:
         producer = stack.enter_context(child(peer.produce, dsn))
         told(producer)
-        share = window.places // window.workers
-        for worker in [stack.enter_context(child(peer.work, dsn, share)) for _ in range(window.workers)]:
+        share = window.places // peer.workers
+        for worker in [stack.enter_context(child(peer.work, dsn, share)) for _ in range(peer.workers)]:
             told(worker)
         time.sleep(window.warm_up_s)
         start = _one(connection, "SELECT clock_timestamp()")
@@ -159,6 +161,7 @@ def produce_procrastinate(dsn: str, pipe: Connection) -> None:
 
 PROCRASTINATE = Peer(
     "Procrastinate",
+    4,
     install_procrastinate,
     work_procrastinate,
     produce_procrastinate,
@@ -224,6 +227,7 @@ def produce_pgqueuer(dsn: str, pipe: Connection) -> None:
 
 PGQUEUER = Peer(
     "PgQueuer",
+    1,
     install_pgqueuer,
     work_pgqueuer,
     produce_pgqueuer,

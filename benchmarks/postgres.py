@@ -22,6 +22,13 @@ from processes import free_port
 USERS = ("postgres", "nobody")  # in place of root, as whom PostgreSQL does not run
 PATIENCE_S = 60.0
 STOP = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+# Does what is left to do when we end without doing it: its input ends with us.
+_HEIR = """
+cat
+pid=$(head -n 1 data/postmaster.pid 2> /dev/null) && kill -QUIT "$pid"
+while kill -0 "$pid" 2> /dev/null; do sleep 0.1; done
+rm -rf "$PWD"
+"""
 SETTINGS = {"listen_addresses": "127.0.0.1", "fsync": "on", "synchronous_commit": "on"}
 
 
@@ -127,13 +134,18 @@ def postgres_server() -> Iterator[Postgres]:
     # Not in TMPDIR, which may be closed to the other user, or too long for the name of a socket (107 bytes).
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     server = None
+    if os.getuid() == 0:
+        shutil.chown(folder, _other_user().pw_uid, _other_user().pw_gid)
+    heir = subprocess.Popen(
+        ["sh", "-c", _HEIR], stdin=subprocess.PIPE, start_new_session=True, **_as_whom(folder)
+    )
     try:
-        if os.getuid() == 0:
-            shutil.chown(folder, _other_user().pw_uid, _other_user().pw_gid)
         server = Postgres(folder, programs)
         server.start()
         yield server
     finally:
+        heir.kill()
+        heir.communicate()
         if server is not None:
             server.stop("immediate")
         shutil.rmtree(folder)

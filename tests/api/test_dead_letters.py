@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import World, quick_limits, served
+from conftest import World, quick_limits, served, until
 from typer.testing import CliRunner, Result
 
 import fleetcast
@@ -135,6 +135,33 @@ async def test_why_a_job_waits_is_told(world: World) -> None:
         ("r-1", "maintenance", "new gripper")
     ]
     assert (claimed["status"], claimed["reasons"]) == ("claimed", [])
+
+
+async def test_a_job_that_nobody_can_do_waits_says_why_and_expires() -> None:
+    async with world_with() as world, world.http() as http, world.open("live-jobs") as watcher:
+        await http.post("/robots/register", json=ROBOT)
+        job = {"name": "weld", "required_capabilities": ["wings"], "pending_timeout_s": 0.5}
+        job_id = (await http.post("/jobs", json=job)).json()["job_id"]
+        why = (await http.get(f"/jobs/{job_id}/explain")).json()
+        assert [reason["code"] for reason in why["reasons"]] == ["capability_nobody_has", "expires"]
+        assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "pending"
+        await until(watcher, lambda event: event == {**event, "job_id": job_id, "status": "failed"})
+        why = (await http.get(f"/jobs/{job_id}/explain")).json()
+        assert why["summary"].endswith(": expired")
+        assert await listed(http) == [job_id]
+
+
+async def test_a_job_that_is_done_or_being_done_is_not_retried(world: World) -> None:
+    async with world.http() as http:
+        await http.post("/robots/register", json=ROBOT)
+        job_id = (await http.post("/jobs", json={"name": "weld"})).json()["job_id"]
+        [job] = (await http.post("/jobs/claim", json={"robot_id": "r-1", "request_id": "q"})).json()["jobs"]
+        report = {"robot_id": "r-1", "token": job["token"]}
+        for word in ("start", "complete"):
+            await http.post(f"/jobs/{job_id}/{word}", json=report)
+            refused(await http.post(f"/jobs/{job_id}/retry"), 409, "wrong_state")
+        assert len((await http.get("/jobs")).json()["jobs"]) == 1
+        assert (await http.get(f"/jobs/{job_id}")).json()["retried_by"] is None
 
 
 async def test_dead_letters_are_found_by_what_they_have_in_common(world: World) -> None:

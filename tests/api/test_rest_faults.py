@@ -20,6 +20,7 @@ from actors.local import LocalFleet
 from api.http_protocol import FleetHttp
 from api.settings import load
 from fleet.errors import Misuse
+from fleet.messages import RegisterRobot, RobotSpec
 
 JSON = {"content-type": "application/json"}
 CHUNKED = "Transfer-Encoding: chunked"
@@ -498,30 +499,25 @@ async def test_the_older_of_two_sockets_of_one_robot_is_closed_and_its_job_goes_
         assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "completed"
 
 
-async def test_many_robots_that_wait_for_work_keep_nobody_else_waiting(world: World) -> None:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(limits=limits, timeout=30) as robots, world.http() as http:
-        names = [f"r-{number}" for number in range(200)]
-        for name in names:
-            await http.post("/robots/register", json={"robot_id": name})
-        robots.headers = http.headers
-        waiting = [
-            asyncio.create_task(
-                robots.post(
-                    f"{http.base_url}jobs/claim",
-                    json={"robot_id": name, "request_id": "q", "wait_ms": 20_000},
-                )
-            )
-            for name in names
-        ]
-        while len(world.server._server.server_state.tasks) < len(names):
+@pytest.mark.parametrize("many", [200, pytest.param(5_000, marks=pytest.mark.long)])
+async def test_many_robots_that_wait_for_work_keep_nobody_else_waiting(world: World, many: int) -> None:
+    names = [f"r-{number}" for number in range(many)]
+    specs = [RobotSpec(robot_id=name) for name in names]
+    await asyncio.gather(*(world.fleet.administer(RegisterRobot(spec)) for spec in specs))
+    async with contextlib.AsyncExitStack() as robots, world.http() as http:
+        waiting = [await robots.enter_async_context(wire(world)) for _ in names]
+        for name, robot in zip(names, waiting, strict=True):
+            claim = json.dumps({"robot_id": name, "request_id": "q", "wait_ms": 30_000}).encode()
+            robot.ask("POST", "/jobs/claim", f"Content-Length: {len(claim)}", body=claim)
+        while len(world.server._server.server_state.tasks) < many:
             await asyncio.sleep(0)
-        for name in names:
+        for name in names[:200]:
             assert (await http.post(f"/robots/{name}/heartbeat", json={})).json()["ok"] is True
-        assert not any(claim.done() for claim in waiting)
-        jobs = (await http.post("/jobs", json=[{"name": "x"}] * len(names))).json()["jobs"]
-        granted = [job["job_id"] for claim in waiting for job in (await claim).json()["jobs"]]
-        assert sorted(granted) == sorted(job["job_id"] for job in jobs)
+        assert len(world.server._server.server_state.tasks) == many
+        lists = [await http.post("/jobs", json=[{"name": "x"}] * 200) for _ in range(many // 200)]
+        submitted = [job["job_id"] for answer in lists for job in answer.json()["jobs"]]
+        granted = [job["job_id"] for robot in waiting for job in (await robot.answer(200))["jobs"]]
+        assert sorted(granted) == sorted(submitted)
 
 
 async def test_pages_neither_skip_nor_repeat_while_jobs_come(world: World) -> None:

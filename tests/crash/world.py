@@ -49,7 +49,7 @@ LIMITS = Limits(
 )
 DOORS, ROBOTS, PRODUCERS = 3, 24, 60
 KEPT_CYCLES = 8  # how long a finished job stays, so that nobody asks for it after it is gone
-DIE_IN_S = 20.0
+DIE_IN_S = 60.0
 PASSES = dict.fromkeys(failpoints.ALL, 10) | {failpoints.IN_SNAPSHOT: 3, failpoints.IN_MIGRATION: len(NEWER)}
 
 

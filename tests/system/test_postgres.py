@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -10,6 +14,7 @@ from postgres import Postgres, PostgresFailed, find_programs, postgres_server
 from psycopg.conninfo import conninfo_to_dict
 
 pytestmark = pytest.mark.system
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 
 
 def shown(dsn: str, setting: str) -> str:
@@ -58,6 +63,22 @@ def test_a_server_leaves_nothing_behind_though_its_user_failed() -> None:
     assert not Path(str(conninfo_to_dict(server.dsn(socket=True))["host"])).exists()
     with pytest.raises(psycopg.OperationalError, match="refused"):
         psycopg.connect(server.dsn())
+
+
+def test_a_server_goes_with_a_process_that_was_killed() -> None:
+    program = """
+import os, signal
+from postgres import postgres_server
+with postgres_server() as server:
+    print(server.dsn(socket=True), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # The output ends when those who might write to it have ended.
+    killed = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": BENCHMARKS}, stdout=subprocess.PIPE
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert not Path(str(conninfo_to_dict(killed.stdout.decode().strip())["host"])).exists()
 
 
 def test_a_client_without_the_password_is_refused(postgres: Postgres) -> None:
