@@ -13,7 +13,6 @@ import msgspec
 
 from actors.batching import Batcher, outcome_of
 from fleet.errors import FleetError
-from fleet.job import JobEvent
 from fleet.limits import Limits
 from fleet.messages import (
     AdmitClaim,
@@ -21,10 +20,10 @@ from fleet.messages import (
     Answer,
     Claim,
     Command,
+    GiveBack,
     Outbox,
     Parked,
     RegistryCommand,
-    Report,
     Withdraw,
 )
 
@@ -126,7 +125,7 @@ class Claims:
             return Batcher.WAIT
         self._forget(claim)
         if future.cancelled() and isinstance(reply, Answer):
-            self._give_back(reply)
+            self._give_back(reply, claim.call)
         return outcome_of(reply)
 
     def _forget(self, claim: Claim) -> None:
@@ -181,11 +180,11 @@ class Claims:
         if not entry.future.done():
             entry.future.set_result(answer)
         elif entry.future.cancelled() or entry.future.exception():
-            self._give_back(answer)  # whose robot left, or was told that nobody answers
+            self._give_back(answer, entry.claim.call)  # its robot left, or was told that nobody answers
 
-    def _give_back(self, answer: Answer) -> None:
+    def _give_back(self, answer: Answer, call: int) -> None:
         for grant in answer.grants:
-            self._tell(Report(JobEvent.RELEASE, grant.job.job_id, answer.robot_id, grant.token))
+            self._tell(GiveBack(self._door, answer.robot_id, call, grant.job.job_id, grant.token))
 
     def _end_forgotten(self, now: float) -> None:
         for entry in [entry for entry in self._open.values() if entry.until < now]:

@@ -45,6 +45,7 @@ from fleet.messages import (
     Command,
     EndClaim,
     Get,
+    GiveBack,
     Held,
     JobCounts,
     Outbox,
@@ -237,6 +238,8 @@ class JobStoreRoom:
                 return self._core.announce(command, wall_ns)
             case Cancel():
                 return self._core.cancel_once(command, now_ns, wall_ns)
+            case GiveBack():
+                return self._core.give_back(command, now_ns, wall_ns)
             case Withdraw():
                 return self._core.withdraw(command)
 

@@ -70,7 +70,8 @@ class RayRoom:
             pause = min(1.0, pause * 2)
 
     def _patience_s(self, method: str, now: float) -> float:
-        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S
+        """Who waited behind a call that nobody answered does not wait as long once more."""
+        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S - HURRY_S
         return HURRY_S if gone and method not in LONG_POLLS else RETRY_FOR_S
 
     def _note_answer(self, now: float) -> None:

@@ -31,7 +31,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
 
     needs: Needs
     size_bytes: int
-    door: str = ""
+    door: str = ""  # that heard of the grant last, and in answer to which call; unknown after a restart
+    call: int = 0
     due: bool = False
     lease_until_ns: int | None = None
     changed_at: str = ""  # when its status became what it is

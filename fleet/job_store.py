@@ -34,6 +34,7 @@ from fleet.messages import (
     Command,
     EndClaim,
     Get,
+    GiveBack,
     Granted,
     JobCounts,
     Keyed,
@@ -316,6 +317,16 @@ class JobStore:
     def withdraw(self, command: Withdraw) -> None:
         self._desk.withdraw(command)
 
+    def give_back(self, command: GiveBack, now_ns: int, wall_ns: int) -> None:
+        """Does nothing if the job went its way meanwhile."""
+        entry = self._jobs.get(command.job_id)
+        if entry is None or entry.token != command.token or entry.job.status not in ACTIVE:
+            return
+        mine = entry.job.robot_id == command.robot_id and entry.door in ("", command.door)
+        if mine and entry.call <= command.call:
+            self._move(entry, JobEvent.RELEASE, now_ns, wall_ns)
+            self._match(now_ns, wall_ns)
+
     def end_claim(self, command: EndClaim, now_ns: int) -> None:
         self._desk.end(command, now_ns)
 
@@ -412,7 +423,7 @@ class JobStore:
 
     def _grant(self, entry: JobEntry, claim: Claim, now_ns: int, wall_ns: int) -> Granted:
         entry.token += 1
-        entry.door = claim.door
+        entry.door, entry.call = claim.door, claim.call
         entry.claim_id, entry.claim_number = claim.request_id, self._number
         entry.lease_ms = claim.lease_ms or self._limits.lease_ms
         self._move(entry, JobEvent.CLAIM, now_ns, wall_ns, robot_id=claim.robot_id)
@@ -423,11 +434,14 @@ class JobStore:
         if tokens is None:
             return None
         mine = [
-            Granted(entry.job, token, entry.lease_ms)
+            (entry, token)
             for job_id, token in tokens
             if (entry := self._jobs.get(job_id)) and entry.token == token and entry.job.status in ACTIVE
         ]
-        return Answer(claim.robot_id, claim.request_id, mine)
+        for entry, _ in mine:
+            entry.door, entry.call = claim.door, claim.call
+        grants = [Granted(entry.job, token, entry.lease_ms) for entry, token in mine]
+        return Answer(claim.robot_id, claim.request_id, grants)
 
     def _request_stop(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))

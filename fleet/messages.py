@@ -181,6 +181,17 @@ class Withdraw(msgspec.Struct, frozen=True):
     call: int
 
 
+class GiveBack(msgspec.Struct, frozen=True):
+    """What was granted to claims of this door up to `call`, and never told the robot, goes back to the queue;
+    not if the robot asked again since, under the same request id, and was told."""
+
+    door: str
+    robot_id: str
+    call: int
+    job_id: str
+    token: int
+
+
 Command = (
     Submit
     | Retry
@@ -194,6 +205,7 @@ Command = (
     | Beats
     | Claim
     | Withdraw
+    | GiveBack
 )
 
 

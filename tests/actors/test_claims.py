@@ -10,19 +10,19 @@ import pytest
 
 from actors.claims import Claims
 from fleet.errors import Unavailable
-from fleet.job import Job, JobEvent
+from fleet.job import Job
 from fleet.limits import Limits
 from fleet.messages import (
     Admitted,
     Answer,
     Claim,
     Command,
+    GiveBack,
     Granted,
     Outbox,
     Parked,
     Refusal,
     RegistryCommand,
-    Report,
 )
 
 DRAINING = Refusal("Conflict", "r is draining and gets no jobs", "draining")
@@ -119,7 +119,9 @@ async def test_what_is_granted_to_a_robot_that_was_told_of_no_answer_goes_back()
     with pytest.raises(Unavailable):
         await claims.claim("r", "q", 1, 30_000)
     store.failed.set()
-    assert await asyncio.wait_for(told.get(), 10) == Report(JobEvent.RELEASE, "j", "r", 7)
+    back = await asyncio.wait_for(told.get(), 10)
+    assert isinstance(back, GiveBack)
+    assert (back.robot_id, back.call, back.job_id, back.token) == ("r", 1, "j", 7)
     await claims.close()
 
 

@@ -47,7 +47,8 @@ class Clerk:
             base_url=f"{url}/api/v1",
             headers=headers,
             timeout=TIMEOUT_S,
-            limits=httpx.Limits(max_connections=200, max_keepalive_connections=20),
+            # The server ends idle connections after 5 s, which must not meet a request on its way.
+            limits=httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=2.0),
         )
 
     async def ask(self, method: str, path: str, cut_after_s: float | None = None, **given: Any) -> Answer:

@@ -19,7 +19,7 @@ from fleet.job import TERMINAL
 BACK_S = 10.0  # an actor answers again so soon after it was killed
 REGRANT_SLACK_S = 2.0
 ANSWER_S = 14.0  # the fleet is given 10 s to come back, who waits behind another 1 s, the machine the rest
-ROBOT_ANSWER_S = 16.0  # a claim waits as well
+ROBOT_ANSWER_S = 26.0  # a claim needs one room after the other, and waits 3 s for work
 READINESS_S = 6.0  # a pulse a second, 3 s for its answer, and the machine's
 SECOND = 1_000_000_000
 

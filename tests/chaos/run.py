@@ -18,7 +18,7 @@ from checkers.history import Change, Evidence, FinalJob, Recorder, recorder_to
 from checkers.job_model import Bounds
 from checkers.violation import Violation
 
-from chaos.house import House
+from chaos.house import House, Process
 from chaos.plan import ActorFault, Plan, RobotFault, plan
 from chaos.probes import Prober, key_reaches_the_door
 from chaos.producers import Clerk, Producer
@@ -46,7 +46,9 @@ from simulators.robot import RobotProfile
 BEAT_MS = 1_000
 PRODUCERS = 8
 DRAIN_S = 120.0
-# What a run would otherwise have to wait out. So little in memory that old jobs are read again.
+PATIENCE_S = 5.0
+# What a run would otherwise have to wait out. So little in memory that old jobs and replies are read again,
+# and that every bound is reached within minutes: what still grows then is a leak.
 LIMITS = {
     "heartbeat_interval_ms": BEAT_MS,
     "missed_heartbeats": 5,  # a call that is lost, and lost again, takes two seconds of them
@@ -54,6 +56,8 @@ LIMITS = {
     "cancel_grace_ms": 3_000,
     "backoff_base_ms": 200,
     "max_finished": 1_000,
+    "max_remembered": 2_000,
+    "feed_events": 5_000,
 }
 # One call in fifty between processes of the fleet is lost, or its answer is.
 LOSSES = {
@@ -132,7 +136,7 @@ class Run:
         self.robot_faults: dict[str, int] = {}
         self.prober: Prober | None = None
         self._recoveries: set[asyncio.Task[None]] = set()
-        self._busy: set[int] = set()  # processes that are stopped, or about to be killed
+        self._stopped: set[int] = set()
 
     # -- before
 
@@ -162,25 +166,35 @@ class Run:
                 group.create_task(self._harm_actor(fault))
 
     async def _harm_actor(self, fault: ActorFault) -> None:
-        processes = [
-            p for p in await asyncio.to_thread(self.house.actors, fault.actor) if p.pid not in self._busy
-        ]
-        if not processes:
-            return  # it is dead, or stopped
-        victim = processes[int(fault.dice * len(processes))]
+        victim = await self._victim(fault)
+        if victim is None:
+            return
         done = Done(fault, victim.pid, time.monotonic_ns())
         if fault.act == "kill":
             victim.send(signal.SIGKILL)
         else:
-            self._busy.add(victim.pid)
+            self._stopped.add(victim.pid)
             self.house.stop(victim)
             await asyncio.sleep(fault.for_s)
             self.house.go_on(victim)
-            self._busy.discard(victim.pid)
+            self._stopped.discard(victim.pid)
             done.over_ns = time.monotonic_ns()
         self.done.append(done)
         task = asyncio.get_running_loop().create_task(self._see_back(done))
         self._recoveries.add(task)
+
+    async def _victim(self, fault: ActorFault) -> Process | None:
+        """Also one that is stopped, to kill it. None where nobody is there for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                while True:
+                    found = await asyncio.to_thread(self.house.actors, fault.actor)
+                    if fault.act == "stop":
+                        found = [process for process in found if process.pid not in self._stopped]
+                    if found:
+                        return found[int(fault.dice * len(found))]
+                    await asyncio.sleep(0.1)
+        return None
 
     async def _see_back(self, done: Done) -> None:
         """Notes when it works again, as its users see it."""

@@ -13,6 +13,7 @@ from fleet.messages import (
     Answer,
     Beats,
     EndClaim,
+    GiveBack,
     JobSpec,
     JobToken,
     Parked,
@@ -228,6 +229,38 @@ def test_a_repeated_claim_gets_the_same_jobs_and_tokens(world: World) -> None:
     assert len(first.grants) == 2
     assert world.store.take_facts() == []
     assert world.store.depth() == 1
+
+
+def given_back(world: World, call: int, door: str = "d", token: int = 1) -> str:
+    world.store.give_back(GiveBack(door, "r", call, "j", token), *world.clock)
+    return world.store.get("j").status
+
+
+def test_a_grant_of_which_its_robot_never_heard_goes_back_uncounted(world: World) -> None:
+    world.submit("j")
+    assert world.granted(call=4) == ["j"]
+    assert given_back(world, 4, door="other") == "claimed"
+    assert given_back(world, 4, token=2) == "claimed"
+    assert given_back(world, 4) == "pending"
+    assert world.store.get("j").attempt == 0
+    assert given_back(world, 4) == "pending"
+
+
+@pytest.mark.parametrize(("door", "call"), [("d", 5), ("other", 1)])
+def test_a_grant_that_its_robot_was_told_when_it_asked_again_does_not_go_back(
+    world: World, door: str, call: int
+) -> None:
+    world.submit("j")
+    assert world.granted(request_id="q", call=4) == ["j"]
+    assert world.granted(request_id="q", call=call, door=door) == ["j"]
+    assert given_back(world, 4) == "claimed"
+
+
+def test_a_grant_that_went_back_is_not_told_to_a_robot_that_asks_again(world: World) -> None:
+    world.submit("j")
+    assert world.granted(request_id="q", call=4) == ["j"]
+    given_back(world, 4)
+    assert world.granted(request_id="q", call=5) == []
 
 
 def test_a_new_claim_ends_the_parked_one_with_nothing(world: World) -> None:

@@ -37,6 +37,7 @@ from fleet.messages import (
     EndClaim,
     Get,
     GetRobot,
+    GiveBack,
     GiveUpDeletion,
     Held,
     IssueKey,
@@ -348,9 +349,21 @@ class Steps:
     async def look_at_the_state_of_jobs(self) -> None:
         await self.twice(lambda: self.rooms.job_store.state())
 
-    async def park_a_claim(self) -> None:
-        """The redriven job is granted to nobody: only what is asked for by the door's newest call waits."""
+    async def give_back(self) -> None:
+        """What the claim of `take_jobs` was told: gone long ago."""
+        assert await self.tell(GiveBack("door", "r", 9, "a", 1)) is None
+        assert (await self.job("a")).status is JobStatus.COMPLETED
+        await self.tell(Submit(["x"], [JobSpec(name="n")]))
         await self.work_on((await self.job("g2")).retried_by or "")
+        answer = await self.tell(claim("q5", call=9))
+        self.tokens["x"] = answer.grants[0].token
+
+    async def give_back_a_grant(self) -> None:
+        assert await self.tell(GiveBack("door", "r", 9, "x", self.tokens["x"])) is None
+        assert (await self.happened("x"))["release"] == 1
+        await self.work_on("x")
+
+    async def park_a_claim(self) -> None:
         assert isinstance(await self.tell(claim("q2", wait_ms=60_000, call=2)), Parked)
 
     async def withdraw_a_claim(self) -> None:

@@ -1,0 +1,115 @@
+"""How long callers wait for an actor that gives no answer. Time is the loop's own, and jumps."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from actors.ray_room import HURRY_S, RETRY_FOR_S, RayRoom
+from fleet.errors import Unavailable
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """Sleeps no second of what it waits for."""
+
+    def __init__(self) -> None:
+        super().__init__(_Selector(self))
+        self.now = 1_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class _Selector(selectors.SelectSelector):
+    def __init__(self, loop: JumpingLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self._loop.now += timeout or 0.0
+        return super().select(0)
+
+
+class Actor:
+    """Answers to what it likes; the rest hangs."""
+
+    def __init__(self) -> None:
+        self.answers = False
+
+    def __getattr__(self, method: str) -> Actor:
+        return self
+
+    async def remote(self, *args: Any) -> str:
+        if not self.answers:
+            await asyncio.Event().wait()
+        return "here"
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
+    actor = Actor()
+    monkeypatch.setattr("ray.get_actor", lambda name, namespace: actor)
+    return actor
+
+
+async def took_s(call: Callable[[], Awaitable[Any]]) -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(Unavailable):
+        await call()
+    return round(loop.time() - began, 3)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    with asyncio.Runner(loop_factory=JumpingLoop) as runner:
+        runner.run(test())  # type: ignore[arg-type]
+
+
+def test_who_waited_behind_a_call_that_hung_is_not_kept_as_long_again(actor: Actor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        actor.answers = True
+        await room.execute()
+        actor.answers = False
+        assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+        assert await took_s(lambda: room.execute()) == HURRY_S
+
+    run(test)
+
+
+def test_a_long_poll_is_given_its_time_at_all_times(actor: Actor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        assert [await took_s(lambda: room.read()) for _ in range(3)] == [RETRY_FOR_S] * 3
+
+    run(test)
+
+
+def test_an_actor_that_answers_again_is_given_its_time_again(actor: Actor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        await took_s(lambda: room.execute())
+        actor.answers = True
+        assert await room.execute() == "here"
+        actor.answers = False
+        assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+
+    run(test)
+
+
+def test_one_call_of_many_that_hangs_makes_nobody_hurry(actor: Actor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        hanging = asyncio.ensure_future(took_s(lambda: room.execute()))
+        await asyncio.sleep(RETRY_FOR_S / 2)
+        actor.answers = True
+        await room.execute()
+        actor.answers = False
+        assert await hanging == RETRY_FOR_S
+        assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+
+    run(test)
