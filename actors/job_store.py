@@ -21,13 +21,14 @@ import msgspec
 
 from actors.active_clock import ActiveClock
 from actors.batching import refusal_of
+from actors.database import StoreRefused, StoreUnreachable
 from actors.journal import Journal, commit
 from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
 from actors.writer import Opening
 from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, among
-from fleet.errors import Busy
+from fleet.errors import Busy, Unavailable
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
 from fleet.explain import Place
 from fleet.feed import MAX_FORMER, FeedHistory
@@ -48,6 +49,7 @@ from fleet.messages import (
     Held,
     JobCounts,
     Outbox,
+    Refusal,
     Report,
     Retry,
     Submit,
@@ -58,6 +60,8 @@ from fleet.stream_messages import FeedState
 from fleet.wall_time import rfc3339
 
 log = logging.getLogger("fleetcast.job_store")
+
+DAMAGED = "store_damaged"
 
 Result = TypeVar("Result")
 
@@ -104,15 +108,32 @@ class JobStoreRoom:
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """One reply per command, in order; a refusal is a reply. All wait for the commit."""
         self._check_backlog()
-        await self._recall(commands)
+        refused = await self._recall_each(commands)
         now_ns, wall_ns = self._clock.tick(), time.time_ns()
-        replies = [self._one(command, now_ns, wall_ns) for command in commands]
+        replies = [refused.get(i) or self._one(each, now_ns, wall_ns) for i, each in enumerate(commands)]
         await self._commit()
         return replies
 
     def _check_backlog(self) -> None:
         if self._journal.backlog > self._limits.max_backlog:
             raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+
+    async def _recall_each(self, commands: Sequence[Command]) -> dict[int, Refusal]:
+        """Refuses, by their place, commands that name what is damaged on the disk; the others are not their
+        victims."""
+        refused: dict[int, Refusal] = {}
+        try:
+            await self._recall(commands)
+        except Unavailable as error:
+            if error.code != DAMAGED:
+                raise
+            for index, command in enumerate(commands):
+                try:
+                    await self._recall([command])
+                except Unavailable as own:
+                    refused[index] = refusal_of(own)
+            await self._recall([each for index, each in enumerate(commands) if index not in refused])
+        return refused
 
     async def _recall(self, commands: Sequence[Command | Redrive]) -> None:
         """Replies and finished jobs that are named again come back into memory before anything is decided. A
@@ -137,8 +158,15 @@ class JobStoreRoom:
                 return
 
     async def _read(self, look: Callable[..., Result], *args: Any) -> Result:
-        """What was committed, beside the writer."""
-        return await asyncio.to_thread(look, *args) if self._tables.blocking else look(*args)
+        """What was committed, beside the writer. Raises Unavailable."""
+        try:
+            return await asyncio.to_thread(look, *args) if self._tables.blocking else look(*args)
+        except StoreUnreachable as error:
+            log.warning("%s", error)
+            raise Unavailable("the store does not answer now", "store_unreachable", 1.0) from None
+        except StoreRefused as error:
+            log.critical("%s", error)
+            raise Unavailable("the store is damaged where this is kept", DAMAGED, 60.0) from None
 
     async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox:
         """Grants for the claims that a door parked, by long poll; `epoch` and `cursor` of the last page
