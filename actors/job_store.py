@@ -84,8 +84,9 @@ class JobStoreRoom:
         self._life = secrets.token_hex(6)
         self._tables = job_tables(store, fleet, limits)
         self._core = JobStore(limits, Random())
+        wall_ns = time.time_ns()
         with _resting_collector():
-            opening = self._open(time.time_ns())
+            opening = self._open(wall_ns)
         self._journal = Journal(self._tables, self._on_committed)
         self._events = Publisher(live_jobs, limits, self._history(opening), limits.live_jobs_interval_ms)
         self._depths = Publisher(queue_metrics, limits, FeedHistory(self._life))
