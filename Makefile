@@ -58,6 +58,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/slow_watchers.py
 	$(BIN)/python benchmarks/crowds.py
 	$(BIN)/python benchmarks/jobs.py
+	$(BIN)/python benchmarks/recovery.py
 
 clean:
 	rm -rf .venv .autobahn build *.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -43,6 +44,7 @@ class Journal:
         self._next: asyncio.Future[None] | None = None
         self._last: asyncio.Future[None] | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._acts: deque[tuple[asyncio.Future[None], Callable[[], None]]] = deque()
         self._failed: JournalFailed | None = None
         self.backlog = 0
 
@@ -62,6 +64,15 @@ class Journal:
             self._next = self._last = loop.create_future()
         if self._runner is None:
             self._runner = loop.create_task(self._run())
+
+    def when_committed(self, act: Callable[[], None]) -> None:
+        """As soon as all that was appended so far is safe, in the order of these calls: at once, if it is.
+        Who waits and then acts may be overtaken by one who comes when there is nothing to wait for."""
+        self._check()
+        if self._last is None:
+            act()
+        else:
+            self._acts.append((self._last, act))
 
     async def committed(self) -> None:
         """Waits for all that was appended so far."""
@@ -97,6 +108,8 @@ class Journal:
             failpoints.hit(failpoints.AFTER_FSYNC)
             self.backlog -= len(batch)
             self._announce(batch)
+            while self._acts and self._acts[0][0] is done:
+                self._acts.popleft()[1]()
         except Exception as error:
             self._fail(done, error)
             return
@@ -122,11 +135,14 @@ class Journal:
         self._store.close()
 
 
-async def commit(journal: Journal, records: Sequence[Any]) -> None:
-    """Returns when all that was decided so far is safe. A failed commit ends the process: carrying on would
-    promise what was not written, and trying again what may not be asked twice of a disk."""
+async def commit(journal: Journal, records: Sequence[Any], then: Callable[[], None] | None = None) -> None:
+    """Returns when all that was decided so far is safe; `then` is called before, in the order of decisions. A
+    failed commit ends the process: carrying on would promise what was not written, and trying again what may
+    not be asked twice of a disk."""
     try:
         journal.append(records)
+        if then is not None:
+            journal.when_committed(then)
         await journal.committed()
     except Exception:
         log.critical("the journal failed; this actor exits", exc_info=True)

@@ -199,11 +199,12 @@ class RegistryRoom:
         events, keys, robots = self._core.take_events(), self._keys.take_changes(), self._core.take_records()
         deleted, self._deleted = self._deleted, []
         changes = registry_documents.changes(robots, keys, self._keys.take_forgotten())
-        await commit(self._journal, changes + deleted)
-        if events:
+
+        def announce() -> None:
             self._events.publish(events)
-        if keys:
             self._key_events.publish([encode(record) for record in keys])
+
+        await commit(self._journal, changes + deleted, announce)
 
     async def _tick(self) -> None:
         while True:

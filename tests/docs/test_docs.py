@@ -53,7 +53,9 @@ def test_every_stream_is_told() -> None:
         assert f"`{path.removeprefix('/api/v1/ws/')}`" in API
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "docs/glossary.md", "docs/state-machines.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/api.md", "docs/glossary.md", "docs/operations.md", "docs/state-machines.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):
         assert target.startswith("http") or ((ROOT / page).parent / target).exists(), target

@@ -13,7 +13,7 @@ from stores.kept import FLEET, LIMITS, sqlite_tables
 
 from actors.broadcaster import Broadcaster
 from actors.job_store import JobStoreRoom
-from actors.journal import Journal, JournalFailed
+from actors.journal import Journal, JournalFailed, commit
 from fleet.errors import Busy
 from fleet.limits import Limits
 from fleet.messages import Get, JobSpec, Submit
@@ -105,6 +105,29 @@ async def test_events_are_told_in_order_before_those_who_wait_go_on_in_theirs(he
         *[("announced", 1), ("answered", 1)],
         *[("announced", 2), ("announced", 3), ("answered", 2), ("answered", 3)],
     ]
+
+
+async def test_what_is_done_when_it_is_committed_is_done_in_order_whoever_comes_between(
+    heard: Heard,
+) -> None:
+    """One who comes when nothing is left to wait for goes on before those who were waiting."""
+    done, between = heard.told, asyncio.Event()
+    heard.journal._announce = lambda records: between.set()
+
+    async def act(records: list[int], name: str) -> None:
+        await commit(heard.journal, records, lambda: done.append(("done", name)))
+        done.append(("went on", name))
+
+    async def come_between() -> None:
+        await between.wait()
+        await act([], "second")
+
+    first, second = asyncio.create_task(act([1], "first")), asyncio.create_task(come_between())
+    await heard.writing()
+    heard.store.go.release()
+    await asyncio.gather(first, second)
+    assert [name for what, name in done if what == "done"] == ["first", "second"]
+    assert [name for what, name in done if what == "went on"] == ["second", "first"]
 
 
 async def test_who_changes_nothing_waits_for_what_was_decided_before(heard: Heard) -> None:

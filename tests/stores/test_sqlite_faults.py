@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -297,12 +300,13 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
 # -- copies
 
 
-def backup_of(folder: Path, target: Path) -> None:
-    """As the page on operations says."""
-    source, copy = sqlite3.connect(folder / FILE), sqlite3.connect(target)
-    source.backup(copy)
-    source.close()
-    copy.close()
+def backup_of(source: Path, target: Path) -> None:
+    """By the command of the page on operations."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    [command] = [line for line in page.splitlines() if line.startswith("    python3 -c")]
+    python, dash_c, code, *_ = shlex.split(command)
+    assert (python, dash_c) == ("python3", "-c")
+    subprocess.run([sys.executable, "-c", code, source, target], check=True)
 
 
 def test_a_backup_while_running_has_all_that_was_acknowledged(tmp_path: Path) -> None:
@@ -312,7 +316,7 @@ def test_a_backup_while_running_has_all_that_was_acknowledged(tmp_path: Path) ->
     kept = Kept(lambda: sqlite_tables(folder))
     kept.finish(3)
     before = kept.everything()
-    backup_of(folder, other / FILE)
+    backup_of(folder / FILE, other / FILE)
     kept.submit(2)
     kept.close()
     restored = Kept(lambda: sqlite_tables(other))
