@@ -30,7 +30,7 @@ class DeadLetterRows:
             return DeadLetters(found)
         sql = f"SELECT count(*) FROM fleetcast_jobs WHERE dead_letter = 1 AND seq {beyond} ?"
         [(remaining,)] = self._database.read(sql, (place,))
-        return DeadLetters(found, place if remaining else 0, remaining)
+        return DeadLetters(found, place, remaining)
 
     def _from(self, place: int, beyond: str, order: str) -> Iterator[JobRecord]:
         sql = f"{self._sql} WHERE j.dead_letter = 1 AND j.seq {beyond} ? ORDER BY j.seq {order} LIMIT {TURN}"

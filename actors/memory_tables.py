@@ -89,7 +89,7 @@ class MemoryJobTables:
         dead = [r for r in dead if not place or (r.seq < place if newest_first else r.seq > place)]
         found, place = look_through(reversed(dead) if newest_first else dead, wanted, limit, max_bytes)
         remaining = sum(r.seq < place if newest_first else r.seq > place for r in dead) if place else 0
-        return DeadLetters(found, place if remaining else 0, remaining)
+        return DeadLetters(found, place, remaining)
 
     def page(self, wanted: JobFilter, before: int, limit: int) -> tuple[list[Job], int]:
         newest, oldest = next(reversed(self._records), 0), next(iter(self._records), 1)

@@ -93,7 +93,7 @@ class FeedHub:
         if not page.recovered:
             self._lose(page, first)
         self.lineage = page.lineage or self.lineage
-        self.current = page.current or self.current  # a restarted broadcaster has to be told again
+        self.current = page.current or self.current  # of metrics a new broadcaster has none at first
         self.push(page.events)
 
     def push(self, events: list[bytes]) -> None:
@@ -116,7 +116,6 @@ class FeedHub:
         self.offset = first
         self.gaps += self.ready.is_set()
         if self.name != METRICS:
-            self.current = None
             self._tell_all(Gap("expired" if known else "unknown"))
         for fanout in self.fanouts:
             fanout.restart(self.plain.head)
@@ -155,20 +154,10 @@ class FeedHub:
         self.recovery.wanted.set()
         return watcher
 
-    def learn(self, state: FeedState) -> None:
-        """What a snapshot says of the depth, until the feed says it again."""
-        if self.name == QUEUE_METRICS:
-            self.current = self.current or state.items[0]
-
     def _tell_depth(self, watcher: Watcher) -> None:
-        """After a hole, once it is known again."""
         if self.name != QUEUE_METRICS:
             return
-        if self.current is None:
-            watcher.fanout.hold(watcher)
-            self.recovery.wanted.set()
-            return
-        depth = msgspec.json.decode(self.current)["depth"]
+        depth = msgspec.json.decode(self.current or b'{"depth":0}')["depth"]
         now = encode(QueueDepthChanged(depth, rfc3339(time.time_ns())))
         if watcher.fanout is self.numbered:
             [now] = snapshot_messages(self.place, FeedState([now]))
@@ -196,7 +185,6 @@ class FeedHub:
         self._say(watcher, None, Welcome(False))
         self._say(watcher, None, gap)
         self.numbered.hold(watcher)
-        self.recovery.wanted.set()
 
     def begin(self, watcher: Watcher, cursor: int, prelude: list[bytes]) -> None:
         """One that was held: `prelude`, then the events from `cursor` on."""

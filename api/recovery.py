@@ -61,12 +61,16 @@ class Recovery:
         while True:
             await self.wanted.wait()
             self.wanted.clear()
-            try:
-                await self._settle_doubts(fleet)
-                await self._serve_snapshots(fleet)
-            except FleetError as error:
-                log.warning("watchers of %s wait: %s", self._feed.name, error.detail)
-                await self._again()
+            await self.serve(fleet)
+
+    async def serve(self, fleet: Fleet) -> None:
+        """Everybody who waits now, if the fleet can tell what they wait for."""
+        try:
+            await self._settle_doubts(fleet)
+            await self._serve_snapshots(fleet)
+        except FleetError as error:
+            log.warning("watchers of %s wait: %s", self._feed.name, error.detail)
+            await self._again()
 
     async def _again(self) -> None:
         await asyncio.sleep(PAUSE_S)
@@ -120,7 +124,6 @@ class Recovery:
         self._begun_at = now()
         cursor, place, gaps = feed.plain.head, feed.place, feed.gaps
         state = await fleet.state_of(feed.name)
-        feed.learn(state)
         self.snapshots += 1
         self._latest = snapshot = Snapshot(cursor, place, gaps, state)
         asyncio.get_running_loop().call_later(SNAPSHOT_EVERY_S, self._forget, snapshot)

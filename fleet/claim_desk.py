@@ -34,13 +34,16 @@ class ClaimDesk:
 
     def restore(self, records: Sequence[JobRecord]) -> None:
         """The newest claim of each robot, with all that it was granted and still holds."""
+        granted: dict[tuple[str, str], Tokens] = {}
+        newest: dict[str, str] = {}
         held = [record for record in records if record.job.status in ACTIVE]
-        newest: dict[str, JobRecord] = {}
         for record in sorted(held, key=lambda record: record.claim_number):
-            newest[record.job.robot_id or ""] = record
-        for robot_id, last in newest.items():
-            mine = [r for r in held if (r.job.robot_id, r.claim_id) == (robot_id, last.claim_id)]
-            self._know(robot_id, last.claim_id, [(r.job.job_id, r.token) for r in mine])
+            robot_id = record.job.robot_id or ""
+            newest[robot_id] = record.claim_id
+            tokens = granted.setdefault((robot_id, record.claim_id), [])
+            tokens.append((record.job.job_id, record.token))
+        for robot_id, claim_id in newest.items():
+            self._know(robot_id, claim_id, granted[robot_id, claim_id])
 
     def answer(self, claim: Claim, grants: list[Granted], post: bool) -> None:
         """The claim is over. `post` unless it is being answered as the reply to itself."""

@@ -69,7 +69,7 @@ def among(records: Iterable[JobRecord], command: Redrive, max_bytes: int) -> Dea
     dead.sort(key=lambda record: record.seq)
     found, place = look_through(dead, command.wanted, command.limit, max_bytes)
     remaining = sum(record.seq > place for record in dead) if place else 0
-    return DeadLetters(found, place if remaining else 0, remaining)
+    return DeadLetters(found, place, remaining)
 
 
 class Redrive(Keyed, frozen=True):

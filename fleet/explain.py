@@ -139,7 +139,8 @@ def _past(job: Job) -> str:
             return f"{job.robot_id} was granted it at {job.claimed_at} and has not started it yet"
         case JobStatus.RUNNING:
             stopping = ", and is asked to stop" if job.cancel_requested else ""
-            return f"{job.robot_id} works on it since {job.started_at}{stopping}"
+            stuck = f", and has told of no progress since {job.last_progress_at}" if job.stuck else ""
+            return f"{job.robot_id} works on it since {job.started_at}{stopping}{stuck}"
         case JobStatus.COMPLETED:
             return f"{job.robot_id} completed it at {job.finished_at}"
         case JobStatus.FAILED:

@@ -216,7 +216,7 @@ async def test_what_was_acknowledged_is_there_after_all_rooms_were_killed(
             report = {"robot_id": "r", "token": grant["token"]}
             assert (await http.post("/jobs/claim", json=claim)).json()["code"] == "maintenance"
             assert (await http.post(f"/jobs/{mine['job_id']}/start", json=report)).status_code == 200
-            assert (await hear(watcher))["status"] == "running"
+            await until(watcher, lambda event: event["status"] == "running")
             done = await http.post(f"/jobs/{mine['job_id']}/complete", json=report)
         assert done.json()["status"] == "completed"
         await http.post("/robots/r/heartbeat", json={})

@@ -209,6 +209,8 @@ async def test_a_redrive_goes_on_where_it_was_and_is_safe_to_repeat(world: World
         assert again.content == once.content
         assert [a.headers.get("idempotency-replayed") for a in (once, again)] == [None, "true"]
         assert await listed(http) == names[:1:-1]
+        other = await http.post("/jobs/redrive", json=body | {"limit": 3}, headers={"Idempotency-Key": "k"})
+        refused(other, 422, "idempotency_key_reused")
         rest = []
         while (cursor := once.json()["next_cursor"]) is not None:
             once = await http.post("/jobs/redrive", json=body | {"cursor": cursor})

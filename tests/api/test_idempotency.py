@@ -214,6 +214,29 @@ async def test_keys_that_have_left_memory_are_found_in_the_journal(tmp_path: Pat
         assert [answer.content for answer in again] == [a.content for a in first for _ in range(3)]
         assert all(map(replayed, again))
         assert len(await names(http)) == 24
+        assert world.fleet.rooms.job_store._core.replies.generation >= 6
+
+
+async def test_what_happens_while_the_journal_is_searched_for_a_key_is_not_overlooked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is found nowhere; meanwhile another takes it, and leaves memory again."""
+    fleet = LocalFleet(quick_limits(max_remembered=2), "", f"sqlite:{tmp_path}")
+    room = fleet.rooms.job_store
+    read, specs = room._read, [JobSpec(name="weld")]
+
+    async def read_slowly(look: Any, *args: Any) -> Any:
+        found = await read(look, *args)
+        if args == (["k"],):
+            monkeypatch.undo()
+            for key in ("k", "l", "m", "n"):
+                await room.execute([Submit([f"other-{key}"], specs, request_id=key, fingerprint="f")])
+        return found
+
+    monkeypatch.setattr(room, "_read", read_slowly)
+    [[job]] = await room.execute([Submit(["mine"], specs, request_id="k", fingerprint="f")])
+    assert job.job_id == "other-k"
+    await fleet.close()
 
 
 async def test_a_page_of_an_allowed_origin_may_read_that_it_is_a_replay() -> None:

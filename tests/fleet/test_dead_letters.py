@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from job_world import E, JobWorld
+from msgspec.structs import replace
 
 from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, look_through, redriven_id
 from fleet.errors import Full, NotFound
@@ -49,6 +50,13 @@ def test_each_dead_letter_becomes_a_new_job_once(world: JobWorld) -> None:
         assert world.store.get(old).retried_by == new.job_id
     assert redrive(world, records, "another").redriven == 0
     assert world.store.depth() == 2
+
+
+def test_only_dead_letters_are_redriven_whatever_was_found(world: JobWorld) -> None:
+    [record] = dead(world, "a")
+    redriven = JobRecord(replace(record.job, job_id="b", retried_by="c"), 90, 0)
+    cancelled = JobRecord(replace(record.job, job_id="c", dead_letter=False), 91, 0)
+    assert redrive(world, [redriven, cancelled, record]).redriven == 1
 
 
 def test_a_redrive_that_is_repeated_gets_its_first_reply(world: JobWorld) -> None:

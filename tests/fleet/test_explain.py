@@ -163,6 +163,17 @@ def test_of_many_robots_twenty_are_told_and_all_counted(fleet: Fleet) -> None:
     assert (len(why.robots), why.robot_counts) == (20, {"ready": 50})
 
 
+def test_who_is_there_is_told_before_who_is_away(fleet: Fleet) -> None:
+    for number in range(15):
+        fleet.robot(f"away{number}")
+    fleet.jobs.after(60_000)
+    fleet.robots.expire(*fleet.jobs.clock)
+    for number in range(15):
+        fleet.robot(f"here{number}")
+    fleet.jobs.submit("j")
+    assert [robot.state for robot in fleet.why().robots] == ["not_asking"] * 15 + ["offline"] * 5
+
+
 def test_a_job_that_is_not_due_tells_when_it_is(fleet: Fleet) -> None:
     fleet.robot("r")
     fleet.jobs.ask("r", wait_ms=30_000)
@@ -215,6 +226,13 @@ def test_every_other_state_has_its_sentence(fleet: Fleet) -> None:
     assert fleet.why("c").summary == "it was cancelled at 2025-01-15T10:30:00.000Z"
     with pytest.raises(NotFound):
         fleet.jobs.store.place("nobody", [], *fleet.jobs.clock)
+
+
+def test_a_job_that_is_stuck_says_since_when() -> None:
+    fleet = Fleet(stuck_after_s=20)
+    fleet.jobs.running()
+    fleet.jobs.after(20_000)
+    assert fleet.why().summary.endswith(", and has told of no progress since 2025-01-15T10:30:00.000Z")
 
 
 def test_a_pending_job_always_has_a_reason() -> None:

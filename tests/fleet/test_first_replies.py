@@ -185,11 +185,16 @@ def test_what_is_not_in_the_journal_yet_is_not_forgotten() -> None:
     for key in "abc":
         keyed(world, f"j{key}", key=key)
     settle(world)
+    replies = world.store.replies
     for key in "defg":
         keyed(world, f"j{key}", key=key)
-    world.store.replies.committed(1)
-    world.store.replies.committed(1)
-    assert not any(world.store.replies.missing(key) for key in "defg")
+    replies.committed(1)  # from now on these are the older generation
+    for key in "hi":
+        keyed(world, f"j{key}", key=key)
+    replies.committed(1)
+    assert not any(replies.missing(key) for key in "fghi")
+    replies.committed(2)
+    assert [key for key in "defghi" if replies.missing(key)] == list("defg")
 
 
 def test_jobs_that_a_replay_shows_are_asked_for(world: JobWorld) -> None:
