@@ -11,10 +11,34 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from checkers.history import recorder_to
 from rich.console import Console
 
+from chaos.house import House
+from chaos.options import Options, environment
 from chaos.report import show
-from chaos.run import Options, run
+from chaos.run import Run, live
+from chaos.verdict import Outcome, judge
+
+
+async def carry_out(options: Options) -> Outcome:
+    """Whatever happens, the server and all below it are gone in the end."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    record = options.folder / "history.jsonl"
+    arguments = ["--store", options.store] if options.store else []
+    house = House(options.folder, environment(options), arguments)
+    try:
+        url = await asyncio.to_thread(house.wait_until_up)
+        run = Run(options, house, url, recorder_to(record))
+        try:
+            gathered = await live(run)
+        finally:
+            await run.close()
+    except BaseException:
+        house.close()
+        raise
+    left_behind = await asyncio.to_thread(house.close)
+    return judge(run, gathered, record, left_behind)
 
 
 def main(
@@ -43,7 +67,7 @@ def main(
             losses=losses,
             folder=keep or Path(folder),
         )
-        outcome = asyncio.run(run(options))
+        outcome = asyncio.run(carry_out(options))
     show(outcome, out)
     sys.exit(0 if outcome.good else 1)
 

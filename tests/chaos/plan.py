@@ -48,6 +48,7 @@ FIRST: list[Card] = [
     ("kill", "registry", ""),
     ("kill", "broadcaster", ""),
     ("stop", "registry", "long"),
+    ("stop", "job-store", "long"),
 ]
 ALL: list[Card] = [
     *FIRST,
@@ -55,7 +56,6 @@ ALL: list[Card] = [
     ("kill", "broadcaster", ""),
     ("kill", "metrics", ""),
     ("stop", "job-store", "short"),
-    ("stop", "job-store", "long"),
     ("stop", "registry", "short"),
     ("stop", "broadcaster", "short"),
     ("stop", "broadcaster", "long"),

@@ -43,6 +43,9 @@ class Outage(msgspec.Struct, frozen=True):
     from_ns: int
     to_ns: int
 
+    def holds(self, at_ns: int) -> bool:
+        return self.from_ns <= at_ns <= self.to_ns
+
 
 class Promise(msgspec.Struct):
     """`broken` names the first cases that break it."""
@@ -238,6 +241,40 @@ def offline_promise(
             false.append(f"{robot.robot_id} at {event.data['timestamp']}")
     measured = f"{told} declared offline, {len(false)} falsely"
     return Promise("no robot that beats is declared offline", measured, false)
+
+
+class LostLease(msgspec.Struct, frozen=True):
+    job_id: str
+    robot_id: str
+    at_wall_ns: int
+
+
+STORM_S = 1.0
+
+
+def storms(done: Sequence[Done]) -> list[Outage]:
+    """The moments in which a job store that was stopped might take its own absence for that of robots."""
+    stops = [each for each in done if each.fault.actor == "job-store" and each.over_ns is not None]
+    return [Outage(each.over_ns or 0, (each.over_ns or 0) + int(STORM_S * SECOND)) for each in stops]
+
+
+def storm_promise(
+    robots: dict[str, Robot], lost: Sequence[LostLease], done: Sequence[Done], clock: Clock, lease_s: float
+) -> Promise:
+    """Whose robot was there until the stop keeps its lease over it."""
+    stops = {each.over_ns: each for each in done if each.fault.actor == "job-store"}
+    wrong = []
+    for each in lost:
+        at_ns = clock.monotonic_ns(each.at_wall_ns)
+        for moment in storms(done):
+            from_ns = stops[moment.from_ns].at_ns - int(lease_s * SECOND)
+            there = any(
+                p.from_ns < from_ns and (p.to_ns is None or p.to_ns > at_ns)
+                for p in robots[each.robot_id].steady
+            )
+            if moment.holds(at_ns) and there:
+                wrong.append(f"{each.job_id} of {each.robot_id}")
+    return Promise("a job store that was stopped ends no lease for it", f"{len(storms(done))} stops", wrong)
 
 
 # -- watchers

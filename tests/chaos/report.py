@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from chaos.run import Outcome
+from chaos.verdict import Outcome
 
 SHOWN = 5
 

@@ -1,112 +1,46 @@
-"""One run: a server, its clients, its faults, the quiet afterwards, and what the checkers say."""
+"""One run: a server, its clients, its faults, and the quiet afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import signal
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-from checkers import history, lifecycle, outcomes
-from checkers.history import Change, Evidence, FinalJob, Recorder, recorder_to
-from checkers.job_model import Bounds
-from checkers.violation import Violation
+from checkers import history
+from checkers.history import Recorder
 
 from chaos.house import House, Process
+from chaos.options import LIMITS, Options
 from chaos.plan import ActorFault, Plan, RobotFault, plan
 from chaos.probes import Prober, key_reaches_the_door
 from chaos.producers import Clerk, Producer
-from chaos.promises import (
-    Clock,
-    Done,
-    Promise,
-    answers_promise,
-    last_states_missing,
-    offline_promise,
-    readiness_promise,
-    recovery_promise,
-    regrant_promises,
-    regrants,
-    robot_answers_promise,
-    stream_promise,
-)
-from chaos.resources import EVERY_S, Resources, Slope
+from chaos.promises import Clock, Done, LostLease, last_states_missing, storms
+from chaos.resources import EVERY_S, Resources
 from chaos.robots import Crowd
 from chaos.watchers import Watcher
 from fleet.job import TERMINAL, Job, JobStatus
-from fleet.limits import MS, Limits
+from fleet.limits import Limits
+from fleet.wall_time import wall_ns_of
 from simulators.robot import RobotProfile
 
-BEAT_MS = 1_000
 PRODUCERS = 8
 DRAIN_S = 120.0
 PATIENCE_S = 5.0
-# What a run would otherwise have to wait out. So little in memory that old jobs and replies are read again,
-# and that every bound is reached within minutes: what still grows then is a leak.
-LIMITS = {
-    "heartbeat_interval_ms": BEAT_MS,
-    "missed_heartbeats": 5,  # a call that is lost, and lost again, takes two seconds of them
-    "min_lease_ms": 3 * BEAT_MS,
-    "cancel_grace_ms": 3_000,
-    "backoff_base_ms": 200,
-    "max_finished": 1_000,
-    "max_remembered": 2_000,
-    "feed_events": 5_000,
-}
-# One call in fifty between processes of the fleet is lost, or its answer is.
-LOSSES = {
-    "CoreWorkerService.grpc_client.PushTask": {
-        "num_failures": -1,
-        "req_failure_prob": 1,
-        "resp_failure_prob": 1,
-    }
-}
-# How long a caller waits to learn whether the other is dead, before a lost call is told as such.
-NOT_FOR_LONG = {
-    "RAY_timeout_ms_task_wait_for_death_info": "200",
-    "RAY_core_worker_internal_heartbeat_ms": "100",
-}
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    seed: int
-    seconds: float
-    every_s: float
-    robots: int
-    jobs_per_s: float
-    store: str = ""
-    losses: bool = True
-    folder: Path
+class Gathered(msgspec.Struct, frozen=True):
+    """What the server shows in the end. `drained`: every job ended in time. `missing`: what watchers were
+    not told of it."""
 
-
-class Outcome(msgspec.Struct, kw_only=True):
-    options: Options
-    promises: list[Promise]
-    violations: list[Violation]
-    done: list[Done]
-    robot_faults: dict[str, int]
-    ops: dict[tuple[str, str], int]
-    jobs: dict[str, int]
-    stale_refused: int
-    slopes: dict[str, Slope]
-    left_behind: list[str]
-
-    @property
-    def good(self) -> bool:
-        return not self.violations and not self.left_behind and all(promise.kept for promise in self.promises)
-
-
-def environment(options: Options) -> dict[str, str]:
-    given = {"FLEETCAST_LIMITS": json.dumps(LIMITS)}
-    if options.losses:
-        given |= {"RAY_testing_rpc_failure": json.dumps(LOSSES), **NOT_FOR_LONG}
-    return given
+    jobs: list[Job]
+    drained: bool
+    missing: list[str]
+    lost_leases: list[LostLease]
 
 
 class Run:
@@ -283,6 +217,27 @@ class Run:
             await asyncio.sleep(0.5)
         return {robot["robot_id"]: robot["status"] for robot in answer.body["robots"]}
 
+    async def lost_leases(self) -> list[LostLease]:
+        """Those that ended just after the job store went on, by the history of the jobs that this may be."""
+        after = storms(self.done)
+        back = {
+            event.data["job_id"]
+            for event in self.watchers["live-jobs"].stream.events
+            if event.data["status"] == JobStatus.PENDING
+            and any(out.holds(self.clock.monotonic_ns(event.at_wall_ns)) for out in after)
+        }
+        return [lost for job_id in sorted(back) for lost in await self._lost_leases_of(job_id)]
+
+    async def _lost_leases_of(self, job_id: str) -> list[LostLease]:
+        while (answer := await self.clerk.ask("GET", f"/jobs/{job_id}/history")).status != 200:
+            await asyncio.sleep(0.5)
+        lost, robot_id = [], ""
+        for event in answer.body["events"]:
+            robot_id = event.get("robot_id", robot_id)
+            if event["event"] == "lease_expired":
+                lost.append(LostLease(job_id, robot_id, wall_ns_of(event["at"])))
+        return lost
+
     async def close(self) -> None:
         await self.crowd.stop()
         for clerk in (self.clerk, self.admin, self.nobody, self.door):
@@ -304,32 +259,11 @@ async def _alongside(*works: Any) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run(options: Options) -> Outcome:
-    """Whatever happens, the server and all below it are gone in the end."""
-    options.folder.mkdir(parents=True, exist_ok=True)
-    record = options.folder / "history.jsonl"
-    arguments = ["--store", options.store] if options.store else []
-    house = House(options.folder, environment(options), arguments)
-    try:
-        url = await asyncio.to_thread(house.wait_until_up)
-        this = Run(options, house, url, recorder_to(record))
-        try:
-            gathered = await _live(this)
-        finally:
-            await this.close()
-    except BaseException:
-        house.close()
-        raise
-    left = await asyncio.to_thread(house.close)
-    return _judge(this, record, *gathered, left)
-
-
-async def _live(this: Run) -> tuple[list[Job], bool, list[str]]:
+async def live(this: Run) -> Gathered:
     await this.begin()
     assert this.prober is not None
-    decided = plan(
-        this.options.seed, this.options.seconds, this.options.every_s, this.limits.lease_ms / 1_000
-    )
+    options = this.options
+    decided = plan(options.seed, options.seconds, options.every_s, this.limits.lease_ms / 1_000)
     watching = [watcher.run() for watcher in this.watchers.values()]
     async with _alongside(*watching, this.prober.run(), _sample(this.resources)):
         producing = asyncio.gather(*(producer.run() for producer in this.producers))
@@ -343,8 +277,9 @@ async def _live(this: Run) -> tuple[list[Job], bool, list[str]]:
         drained = await this.drain()
         jobs = await this.final_jobs()
         missing = await _last_words(this, jobs)
+        lost = await this.lost_leases()
         await this.prober.settle()
-    return jobs, drained, missing
+    return Gathered(jobs, drained, missing, lost)
 
 
 async def _last_words(this: Run, jobs: list[Job]) -> list[str]:
@@ -367,81 +302,3 @@ async def _sample(resources: Resources) -> None:
     while True:
         await asyncio.to_thread(resources.look)
         await asyncio.sleep(EVERY_S)
-
-
-# -- the verdict
-
-
-def _judge(
-    this: Run, record: Path, jobs: list[Job], drained: bool, missing: list[str], left: list[str]
-) -> Outcome:
-    ops = history.read([record])
-    finals = _finals(this, jobs)
-    evidence = Evidence(ops, finals, drained=True)
-    bounds = Bounds(
-        lease_ns=this.limits.lease_ms * MS, cancel_grace_ns=this.limits.cancel_grace_ms * MS, timeouts=True
-    )
-    violations = outcomes.check(evidence) + lifecycle.check(evidence, bounds)
-    counts: dict[tuple[str, str], int] = {}
-    for op in ops:
-        name = type(op.call).__name__.lower()
-        counts[name, op.outcome] = counts.get((name, op.outcome), 0) + 1
-    statuses: dict[str, int] = {}
-    for job in jobs:
-        statuses[job.status] = statuses.get(job.status, 0) + 1
-    return Outcome(
-        options=this.options,
-        promises=_promises(this, finals, missing, drained),
-        violations=violations,
-        done=this.done,
-        robot_faults=this.robot_faults,
-        ops=counts,
-        jobs=statuses,
-        stale_refused=this.crowd.stale_refused(),
-        slopes=this.resources.slopes(),
-        left_behind=left,
-    )
-
-
-def _finals(this: Run, jobs: list[Job]) -> dict[str, FinalJob]:
-    """With what live-jobs told of each, where it told everything."""
-    stream = this.watchers["live-jobs"].stream
-    if stream.gaps or stream.holes:
-        return {job.job_id: history.final_of(job) for job in jobs}
-    changes: dict[str, list[Change]] = {}
-    for event in stream.events:
-        changes.setdefault(event.data["job_id"], []).append(Change(JobStatus(event.data["status"])))
-    # The first job was there before anybody watched.
-    return {
-        job.job_id: history.final_of(job, changes.get(job.job_id) if job.name != "probe" else None)
-        for job in jobs
-    }
-
-
-def _promises(this: Run, finals: dict[str, FinalJob], missing: list[str], drained: bool) -> list[Promise]:
-    assert this.prober is not None
-    limits, streams = this.limits, {name: watcher.stream for name, watcher in this.watchers.items()}
-    lease_s, beat_s = limits.lease_ms / 1_000, BEAT_MS / 1_000
-    offline_s = limits.offline_after_ms_at(BEAT_MS) / 1_000
-    found, never = regrants(
-        this.crowd.orphans,
-        streams["live-jobs"],
-        finals,
-        this.done,
-        this.clock,
-        lease_s,
-        limits.backoff_base_ms / 1_000,
-    )
-    told = {name: [each for each in missing if each.startswith(name)] for name in streams}
-    return [
-        Promise("every job ends", f"{len(finals)} jobs", [] if drained else ["some did not"]),
-        *regrant_promises(found, never),
-        recovery_promise(this.done),
-        answers_promise(this.clerk.answers + this.admin.answers + this.nobody.answers),
-        robot_answers_promise(this.crowd.robots.values()),
-        readiness_promise(this.done, this.prober),
-        offline_promise(
-            this.crowd.robots, streams["robot-status"], this.done, this.clock, offline_s + beat_s + 1.0
-        ),
-        *(stream_promise(stream, told[name]) for name, stream in streams.items()),
-    ]
