@@ -50,9 +50,12 @@ class Publisher:
             self._news.set()
 
     async def close(self) -> None:
-        """For a room that is no actor."""
+        """For a room that is no actor: what has gathered goes out."""
         self._run.cancel()
         await asyncio.gather(self._run, return_exceptions=True)
+        with contextlib.suppress(FleetError):
+            while (batch := self._source.batch(self._limits.max_batch)).events:
+                self._source.told(await self._broadcaster.publish(batch))
 
     async def _tell(self) -> None:
         while True:
