@@ -43,6 +43,7 @@ QUICK = {
     "long_poll_ms": 200,
     "cancel_grace_ms": 300,
     "occupancy_interval_ms": 100,
+    "live_jobs_interval_ms": 1,
 }
 
 

@@ -132,7 +132,10 @@ async def test_a_place_that_is_not_kept_any_more_is_a_gap_and_the_latest_state(
     async with served(fleet) as world, world.http() as http:
         async with world.open("live-jobs", v=2) as socket:
             since = place(await opened(socket))
-            jobs = [(await http.post("/jobs", json={"name": "weld"})).json()["job_id"] for _ in range(12)]
+            jobs = []
+            for _ in range(12):
+                jobs.append((await http.post("/jobs", json={"name": "weld"})).json()["job_id"])
+                await hear(socket)  # the door has it
             await http.post(f"/jobs/{jobs[0]}/cancel")
             await until(socket, lambda message: message["data"]["status"] == "cancelled")
         async with world.open("live-jobs", since=since) as socket:
@@ -298,7 +301,7 @@ async def test_a_door_that_fell_behind_what_is_kept_says_so() -> None:
     async with served(fleet) as world, world.http() as http, world.open("live-jobs", v=2) as socket:
         start = await opened(socket)
         fleet.hold("live-jobs")
-        jobs = [(await http.post("/jobs", json={"name": "weld"})).json()["job_id"] for _ in range(30)]
+        jobs = [(await http.post("/jobs", json={"name": "weld"})).json()["job_id"] for _ in range(60)]
         fleet.release()
         assert (await until(socket, lambda m: m["type"] == "gap"))["data"] == {"reason": "expired"}
         _, items = await snapshot(socket)
@@ -307,7 +310,7 @@ async def test_a_door_that_fell_behind_what_is_kept_says_so() -> None:
         event = await hear(socket)
         while event["data"]["job_id"] in jobs:  # those that are kept come as well, or not: the state has them
             event = await hear(socket)
-        assert event["offset"] == start["offset"] + 31
+        assert event["offset"] == start["offset"] + 61
     await fleet.close()
 
 
