@@ -34,8 +34,12 @@ class Slope(msgspec.Struct, frozen=True):
 
 
 class Resources:
-    def __init__(self, house: House) -> None:
+    """`record` keeps every sample, a line of JSON each."""
+
+    def __init__(self, house: House, record: Path) -> None:
         self._house = house
+        self._record = record.open("wb")
+        self._began_s = time.monotonic()
         self._seen: dict[tuple[str, int, str], list[Sample]] = defaultdict(list)
 
     def look(self) -> None:
@@ -45,18 +49,27 @@ class Resources:
             if name is not None:
                 self._note(name, process)
         self._note("door", Process(self._house.pid, 0, "", ""))
+        self._record.flush()
 
     def _note(self, name: str, process: Process) -> None:
         sample = sample_of(process.pid)
         if sample is not None:
             self._seen[name, process.pid, process.began].append(sample)
+            self._record.write(
+                msgspec.json.encode([name, process.pid, *msgspec.structs.astuple(sample)]) + b"\n"
+            )
 
     def slopes(self) -> dict[str, Slope]:
-        """Of each kind over all its lives, warm ones only: a leak that a death hides is none."""
-        kinds: dict[str, list[list[Sample]]] = defaultdict(list)
+        """Of each kind over all its lives, in the second half of the run: before, caches and rings fill."""
+        half_s = (self._began_s + time.monotonic()) / 2
+        kinds: dict[str, list[Sample]] = defaultdict(list)
         for (name, _, _), samples in sorted(self._seen.items()):
-            kinds[name].append([s for s in samples if s.at_s - samples[0].at_s >= WARM_UP_S])
-        return {name: slope_of(lives) for name, lives in kinds.items()}
+            warm_s = max(half_s, samples[0].at_s + WARM_UP_S)
+            kinds[name] += [sample for sample in samples if sample.at_s >= warm_s]
+        return {name: slope_of(samples) for name, samples in kinds.items()}
+
+    def close(self) -> None:
+        self._record.close()
 
 
 def sample_of(pid: int) -> Sample | None:
@@ -69,21 +82,18 @@ def sample_of(pid: int) -> Sample | None:
         return None
 
 
-def slope_of(lives: list[list[Sample]]) -> Slope:
-    """Least squares, each life about its own mean."""
-    samples = [sample for life in lives for sample in life]
+def slope_of(samples: list[Sample]) -> Slope:
+    """By least squares."""
     end = max(samples, key=lambda sample: sample.at_s, default=None)
-    rss_mb, fds, threads = (_per_minute(lives, name) for name in ("rss_mb", "fds", "threads"))
+    rss_mb, fds, threads = (_per_minute(samples, name) for name in ("rss_mb", "fds", "threads"))
     return Slope(len(samples), rss_mb, fds, threads, end)
 
 
-def _per_minute(lives: list[list[Sample]], name: str) -> float:
-    above = below = 0.0
-    for life in lives:
-        if not life:
-            continue
-        mean_at = sum(sample.at_s for sample in life) / len(life)
-        mean = sum(getattr(sample, name) for sample in life) / len(life)
-        above += sum((sample.at_s - mean_at) * (getattr(sample, name) - mean) for sample in life)
-        below += sum((sample.at_s - mean_at) ** 2 for sample in life)
+def _per_minute(samples: list[Sample], name: str) -> float:
+    if not samples:
+        return 0.0
+    mean_at = sum(sample.at_s for sample in samples) / len(samples)
+    mean = sum(getattr(sample, name) for sample in samples) / len(samples)
+    above = sum((sample.at_s - mean_at) * (getattr(sample, name) - mean) for sample in samples)
+    below = sum((sample.at_s - mean_at) ** 2 for sample in samples)
     return 60 * above / below if below else 0.0

@@ -250,9 +250,21 @@ class Crowd:
         self.orphans: list[Orphan] = []
         self._base = url.replace("http", "ws", 1) + "/api/v1/ws/robot/"
         self._query = f"?token={quote(token, safe='')}"
-        self.robots = {
-            name: Robot(name, self, profile, seed) for name in (f"robot-{n:03d}" for n in range(count))
-        }
+        self._profile = profile
+        self._seed = seed
+        self.robots: dict[str, Robot] = {}
+        for _ in range(count):
+            self._add()
+
+    def _add(self) -> Robot:
+        name = f"robot-{len(self.robots):03d}"
+        self.robots[name] = Robot(name, self, self._profile, self._seed)
+        return self.robots[name]
+
+    def lose(self, robot: Robot) -> None:
+        """For ever; another one joins in its place, or a long run would end with nobody."""
+        self.orphans += robot.leave(None)
+        self._add().start()
 
     def url_of(self, robot: Robot) -> str:
         return self._base + robot.robot_id + self._query

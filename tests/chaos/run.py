@@ -65,7 +65,7 @@ class Run:
             Producer(f"producer-{n}", self.clerk, seed, PRODUCERS * 2.75 / options.jobs_per_s)
             for n in range(PRODUCERS)
         ]
-        self.resources = Resources(house)
+        self.resources = Resources(house, options.folder / "resources.jsonl")
         self.done: list[Done] = []
         self.robot_faults: dict[str, int] = {}
         self.prober: Prober | None = None
@@ -169,7 +169,7 @@ class Run:
             self.robot_faults[fault.harm] = self.robot_faults.get(fault.harm, 0) + 1
             match fault.harm:
                 case "vanish":
-                    self.crowd.orphans += robot.leave(None)
+                    self.crowd.lose(robot)
                 case "leave":
                     self.crowd.orphans += robot.leave(fault.for_s)
                 case "freeze":
@@ -213,9 +213,15 @@ class Run:
             query["cursor"] = answer.body["next_cursor"]
 
     async def robots_now(self) -> dict[str, str]:
-        while (answer := await self.clerk.ask("GET", "/robots?limit=500")).status != 200:
-            await asyncio.sleep(0.5)
-        return {robot["robot_id"]: robot["status"] for robot in answer.body["robots"]}
+        found: dict[str, str] = {}
+        while True:
+            answer = await self.clerk.ask("GET", f"/robots?limit=500&offset={len(found)}")
+            if answer.status != 200:
+                await asyncio.sleep(0.5)
+                continue
+            found |= {robot["robot_id"]: robot["status"] for robot in answer.body["robots"]}
+            if len(found) >= answer.body["total"] or not answer.body["robots"]:
+                return found
 
     async def lost_leases(self) -> list[LostLease]:
         """Those that ended just after the job store went on, by the history of the jobs that this may be."""
@@ -240,6 +246,7 @@ class Run:
 
     async def close(self) -> None:
         await self.crowd.stop()
+        self.resources.close()
         for clerk in (self.clerk, self.admin, self.nobody, self.door):
             await clerk.close()
 
