@@ -582,7 +582,7 @@ class JobStore:
         held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
         waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
         live = list(islice(chain(held, waiting), limit - len(ended)))
-        found = sorted(ended + live, key=lambda entry: entry.changed_at)
+        found = sorted(ended + live, key=lambda entry: (entry.changed_at, entry.seq))
         complete = len(live) == len(self._jobs) - len(self._finished)
         return [(entry.job, entry.changed_at) for entry in found], complete
 
