@@ -129,6 +129,12 @@ class Reachable:
             self._entrance = await loop.create_unix_server(lambda: _Caller(self), sock=sock)
         return self._address
 
+    async def close_entrance(self) -> None:
+        """For a room that is no actor."""
+        if self._entrance is not None:
+            self._entrance.close()
+            await self._entrance.wait_closed()
+
 
 # -- the caller's side
 

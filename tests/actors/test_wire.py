@@ -30,11 +30,6 @@ class Room(Reachable):
     async def break_down(self) -> None:
         raise ZeroDivisionError
 
-    async def close(self) -> None:
-        assert self._entrance is not None
-        self._entrance.close()
-        await self._entrance.wait_closed()
-
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
@@ -42,7 +37,7 @@ async def room() -> AsyncIterator[Room]:
     await room.address()
     yield room
     room.go.set()
-    await room.close()
+    await room.close_entrance()
 
 
 @pytest.fixture
