@@ -29,7 +29,7 @@ class StoreUnreachable(Exception):
     """The connection is gone; whether the last transaction was committed is not known."""
 
 
-class Table(msgspec.Struct, frozen=True):
+class Table(msgspec.Struct, frozen=True, eq=False):
     """The first `keys` columns are the primary key."""
 
     name: str

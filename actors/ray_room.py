@@ -100,7 +100,8 @@ class RayRoom:
         """Asks the actor once in its life: what cannot be reached now is on another node."""
         async with self._connecting:
             if not self._wired:
-                address = await self._actor().address.remote()
+                asked = getattr(self._actor(), "address", None)
+                address = await asked.remote() if asked is not None else ""
                 self._wire, self._wired = await connect(address), True
             return self._wire
 

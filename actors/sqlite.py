@@ -12,6 +12,8 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ TYPES = {"id": "INTEGER", "int": "INTEGER", "text": "TEXT", "bytes": "BLOB"}
 BUSY_S = 10.0
 HOLD_S = 5.0
 WAL_BYTES = 64 * 1024 * 1024  # beyond it a checkpoint waits for writers, so that the log begins anew
+ROWS = (64, 16, 4, 1)
 _MARK = struct.Struct("<QI")
 
 
@@ -128,12 +131,20 @@ class SqliteDatabase:
             return self._writer.execute(sql, args).fetchall()
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        if rows:
-            self._writer.executemany(_insert(table), rows)
+        self._bulk(table, rows, "")
 
     def upsert(self, table: Table, rows: Sequence[Row]) -> None:
-        if rows:
-            self._writer.executemany(_insert(table) + _on_conflict(table), rows)
+        self._bulk(table, rows, _on_conflict(table))
+
+    def _bulk(self, table: Table, rows: Sequence[Row], rest: str) -> None:
+        """Few statements with many rows each: with every one the interpreter is given away, and on a busy
+        actor it is long until it comes back. Their sizes are few, so that they are found prepared."""
+        start = 0
+        for size in ROWS:
+            while len(rows) - start >= size:
+                values = list(chain.from_iterable(rows[start : start + size]))
+                self._writer.execute(_insert(table, size) + rest, values)
+                start += size
 
     # -- beside the writer
 
@@ -190,11 +201,13 @@ class SqliteDatabase:
             self._lock = -1
 
 
-def _insert(table: Table) -> str:
-    names = ", ".join(table.columns)
-    return f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(table.columns))})"
+@cache
+def _insert(table: Table, rows: int) -> str:
+    names, marks = ", ".join(table.columns), ", ".join("?" * len(table.columns))
+    return f"INSERT INTO {table.name} ({names}) VALUES {', '.join([f'({marks})'] * rows)}"
 
 
+@cache
 def _on_conflict(table: Table) -> str:
     keys, rest = list(table.columns)[: table.keys], list(table.columns)[table.keys :]
     changes = ", ".join(f"{name} = excluded.{name}" for name in rest)

@@ -40,7 +40,6 @@ ROWS = (*OURS, *PEERS)
 WANTED = {"procrastinate": 5.0, "pgqueuer": 2.0}  # times as many
 WANTED_PER_S = 3_000.0
 WANTED_TRANSITIONS_PER_S = 20_000.0
-LANES = 2  # calls to the store under way: the door's reports, and its claims
 PATIENCE_S = 180.0
 
 
@@ -104,7 +103,7 @@ def obey(load: Connection, order: Order) -> Seen:
 
 
 def drive(batch: float, plan: Plan) -> Drive:
-    return Drive(max(1, round(batch)), LANES, plan.seconds / 2)
+    return Drive(max(1, round(batch)), ROBOT_LANES, plan.seconds / 2)
 
 
 def their_round(row: str, plan: Plan, postgres: Postgres) -> Round:
