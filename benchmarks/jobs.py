@@ -33,6 +33,8 @@ from postgres import Postgres, postgres_server
 from processes import child, raise_file_limit, told
 from served_fleet import served_fleet
 
+from actors.lanes import ROBOT_LANES
+
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 OURS = (SQLITE, POSTGRESQL)
 PEERS = {"procrastinate": PROCRASTINATE, "pgqueuer": PGQUEUER}
