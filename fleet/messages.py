@@ -28,7 +28,7 @@ ReportedStatus = Literal["idle", "busy", "error"]
 LATE_ADMISSION = "late_admission"  # the code of a claim whose robot must be admitted anew
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):  # not kw_only: see Job
     """A job as it is submitted."""
 
     name: Annotated[str, Meta(min_length=1, max_length=255)]
