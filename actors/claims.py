@@ -129,9 +129,7 @@ class Claims:
         if error := told.exception():
             self._refused(entry, error)
         elif isinstance(reply := told.result(), Parked):
-            if (
-                entry.future.cancelled()
-            ):  # while the call was under way: its withdrawal may have come too early
+            if entry.future.cancelled():  # during the call: its withdrawal may have come too early
                 self._tell(Withdraw(self._door, entry.claim.robot_id, entry.claim.call))
         else:
             self._forget(entry)

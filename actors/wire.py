@@ -105,18 +105,17 @@ class _Caller(_Frames):
 
     async def _serve(self, number: int, method: str, args: tuple[Any, ...]) -> None:
         try:
-            answer = await getattr(self._room, method)(*args)
+            self._answer(number, True, await getattr(self._room, method)(*args))
         except FleetError as error:
             self._answer(number, False, error)
         except Exception:
             log.exception("%s failed", method)
             self._answer(number, False, Unavailable("the fleet failed on this request", "failed", 1.0))
-        else:
-            self._answer(number, True, answer)
 
     def _answer(self, number: int, good: bool, value: Any) -> None:
+        message = _dumps((number, good, value))
         if not self.transport.is_closing():
-            self.send(_dumps((number, good, value)))
+            self.send(message)
 
 
 class Reachable:
@@ -127,10 +126,11 @@ class Reachable:
 
     async def address(self) -> str:
         """Where; "" if the system has no such sockets."""
-        if self._entrance is None and hasattr(socket, "SO_PEERCRED"):
-            sock = socket.socket(socket.AF_UNIX)
+        if not self._address and hasattr(socket, "SO_PEERCRED"):
             self._address = f"\0fleetcast-{secrets.token_hex(16)}"
+            sock = socket.socket(socket.AF_UNIX)
             sock.bind(self._address)
+            sock.listen()  # at once: who asks next may connect before anybody accepts
             loop = asyncio.get_running_loop()
             self._entrance = await loop.create_unix_server(lambda: _Caller(self), sock=sock)
         return self._address

@@ -27,6 +27,9 @@ class Room(Reachable):
     async def refuse(self) -> None:
         raise Conflict("it is taken", "taken", 2.0)
 
+    async def unsendable(self) -> object:
+        return lambda: None
+
     async def break_down(self) -> None:
         raise ZeroDivisionError
 
@@ -123,6 +126,23 @@ async def test_a_caller_with_too_many_calls_is_told_so(room: Room, wire: Wire) -
     room.go.set()
     assert await asyncio.gather(*waiting) == ["gone on"] * MAX_CALLS
     assert await wire.call("echo", (b"now",)) == (b"now", 0)
+
+
+async def test_all_who_ask_at_once_are_told_the_same_address(wire: Wire) -> None:
+    other = Room()
+    addresses = await asyncio.gather(*(other.address() for _ in range(3)))
+    assert len(set(addresses)) == 1
+    wires = [await connect(address) for address in addresses]
+    assert [await each.call("echo", (b"x",)) for each in wires if each] == [(b"x", 0)] * 3
+    for each in wires:
+        if each is not None:
+            each.close()
+    await other.close_entrance()
+
+
+async def test_what_cannot_be_sent_back_is_a_failure_of_the_fleet(wire: Wire) -> None:
+    with pytest.raises(Unavailable):
+        await wire.call("unsendable", ())
 
 
 @pytest.mark.parametrize("address", ["", "\0fleetcast-nobody", "no-such-file"])
