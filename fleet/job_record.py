@@ -51,7 +51,7 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
 class Fact(msgspec.Struct, frozen=True):
     """One change of one job. Those with `part` 0 are the events of the live-jobs feed, and `number` is their
     place in it; the others come after that event, in the order of `part`. One that is not `recorded` changes
-    the job, and its history does not tell of it."""
+    the job, and neither the feed nor its history tells of it; it has the number and part of the fact before."""
 
     number: int
     part: int
@@ -63,7 +63,7 @@ class Fact(msgspec.Struct, frozen=True):
 
     @property
     def announced(self) -> bool:
-        return self.part == 0
+        return self.part == 0 and self.recorded
 
     @property
     def job(self) -> Job:

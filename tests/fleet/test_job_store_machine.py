@@ -31,6 +31,7 @@ LIMITS = Limits(
     long_poll_ms=1_000,
     wait_window_s=3,
     max_pending=8,
+    max_progress_events=2,
 )
 EPOCH_NS = 1_736_937_000_000_000_000
 # Each robot has skills of its own, so that each stands in a line of its own.
@@ -587,7 +588,9 @@ class JobStoreMachine(RuleBasedStateMachine):
         taken = self.store.take_facts()
         for fact in taken:
             number, part = self.place
-            assert (fact.number, fact.part) == ((number, 0) if fact.announced else (number - 1, part + 1))
+            assert (fact.number, fact.part) == (
+                (number, 0) if fact.announced else (number - 1, part + fact.recorded)
+            )
             self.place = (fact.number + 1, fact.part)
             self.records[fact.record.seq] = fact.record
         facts = [fact for fact in taken if fact.announced]

@@ -187,6 +187,19 @@ def test_of_progress_the_history_has_a_bounded_number_and_the_job_the_newest() -
     assert (done.number, done.part) == (facts[0].number + 1, 0)
 
 
+def test_progress_beyond_the_bound_is_no_event_of_the_feed() -> None:
+    """Also right after one: the numbers of the feed are those of the journal."""
+    world = JobWorld(max_progress_events=1)
+    token = world.running()
+    world.say(E.PROGRESS, token, progress=10)
+    world.submit("another")
+    world.store.take_facts()
+    world.say(E.PROGRESS, token, progress=20)
+    [unsaid] = world.store.take_facts()
+    assert isinstance(unsaid, Fact)
+    assert (unsaid.announced, unsaid.job.progress) == (False, 20)
+
+
 def test_deadlines_hold_on_the_clock_of_the_store_and_not_on_the_wall() -> None:
     """A wall clock that jumps by a day ends no lease."""
     store = JobStore(Limits(), Random(1))
