@@ -445,7 +445,8 @@ class JobStore:
 
     def _request_stop(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))
-        entry.stop_at_ns = now_ns + self._limits.cancel_grace_ms * MS
+        # Asked once more, by its owner or its timeout, the job has no longer than it had.
+        entry.stop_at_ns = entry.stop_at_ns or now_ns + self._limits.cancel_grace_ms * MS
         self._deadlines.set_by(entry.job.job_id, entry.stop_at_ns)
         if event is JobEvent.CANCEL:
             entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)

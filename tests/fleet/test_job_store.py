@@ -166,6 +166,23 @@ def test_a_job_past_its_timeout_ends_failed_with_that_reason(world: World) -> No
     assert (job.status, job.error, job.dead_letter) == ("failed", "timeout", True)
 
 
+def test_a_job_that_is_asked_to_stop_for_two_reasons_has_no_more_time(world: World) -> None:
+    world.running(timeout_s=9)
+    world.store.cancel("j", *world.clock)
+    world.after(9_000)
+    assert world.store.get("j").status == "running"
+    world.after(1_000)
+    assert world.store.get("j").status == "failed"
+    world.submit("k", timeout_s=1)
+    token = world.grant().token
+    world.say(E.START, token, "k")
+    world.after(1_000)
+    world.after(9_000)
+    world.store.cancel("k", *world.clock)
+    world.after(1_000)
+    assert world.store.get("k").status == "failed"
+
+
 def test_a_robot_that_stops_a_late_job_leaves_it_failed(world: World) -> None:
     token = world.running(timeout_s=1)
     world.after(1_000)

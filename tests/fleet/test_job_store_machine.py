@@ -208,7 +208,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.enqueue(job)
 
     def ask_to_stop(self, job: ModelJob) -> None:
-        job.deadlines["cancel_expired"] = self.now_ns + LIMITS.cancel_grace_ms * MS
+        job.deadlines.setdefault("cancel_expired", self.now_ns + LIMITS.cancel_grace_ms * MS)
         self.post(job.door, ("cancel", job.robot, job.job_id))
 
     def post(self, door: str, item: tuple[Any, ...]) -> None:
