@@ -109,16 +109,21 @@ class JobTables:
         self._limits = limits
         self._writer = Writer(database, "jobs", fleet, MIGRATIONS)
         self._counters = Counters()
+        self._recent: list[bytes] = []
         self._dead_letters = DeadLetterRows(database, _WHOLE, self._whole)
         self.now_ns = now_ns
 
     # -- opening
 
     def open(self, wall_ns: int) -> tuple[Opening, JobsAtRest]:
-        """Takes the writer's place. Raises StoreRefused."""
-        opening = self._writer.open()
-        self._counters = opening.counters
-        return opening, self._at_rest(wall_ns)
+        """Takes the writer's place. Raises StoreRefused, or StoreUnreachable."""
+
+        def read(opening: Opening) -> tuple[Opening, JobsAtRest]:
+            self._counters = opening.counters
+            self._recent = self._recent_events()
+            return opening, self._at_rest(wall_ns)
+
+        return self._writer.open(read)
 
     def _at_rest(self, wall_ns: int) -> JobsAtRest:
         counters = self._counters
@@ -153,7 +158,12 @@ class JobTables:
         )
 
     def recent_events(self) -> list[bytes]:
-        """The newest messages of the live-jobs feed, without a hole, up to the last; as many as it holds."""
+        """The newest messages of the live-jobs feed at the opening, without a hole, up to the last; as many
+        as it holds. Once: they are not kept here."""
+        recent, self._recent = self._recent, []
+        return recent
+
+    def _recent_events(self) -> list[bytes]:
         limits, number = self._limits, self._counters.number
         rows = self._database.query(
             "SELECT e.number, e.check_sum, e.event, e.seq, j.job_id FROM fleetcast_events e "

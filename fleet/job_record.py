@@ -51,7 +51,7 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
 class Fact(msgspec.Struct, frozen=True):
     """One change of one job. Those with `part` 0 are the events of the live-jobs feed, and `number` is their
     place in it; the others come after that event, in the order of `part`. One that is not `recorded` changes
-    the job, and neither the feed nor its history tells of it; it has the number and part of the fact before."""
+    the job, and neither the feed nor its history tells of it: it has the number and part of the last."""
 
     number: int
     part: int

@@ -193,6 +193,16 @@ def test_a_job_that_was_deleted_does_not_come_back_by_what_is_told_of_it_afterwa
     assert kept.jobs()[0].retry_of == grant.job.job_id
 
 
+@pytest.mark.parametrize("odd", ["\0", "\0j1", "j" * 9_000, "' OR 1=1 --", "%", "\ud7ff"])
+def test_names_that_no_job_can_have_are_found_nowhere_and_hide_no_other(kept: Kept, odd: str) -> None:
+    [name] = kept.submit()
+    assert [record.job.job_id for record in kept.tables.find([odd, name])] == [name]
+    assert kept.tables.replies([odd]) == []
+    assert kept.tables.history(odd) == []
+    for wanted in (JobFilter(robot_id=odd), JobFilter(environment=odd), JobFilter(status=odd)):
+        assert kept.tables.page(wanted, 0, 10)[0] == []
+
+
 # -- what survives
 
 
@@ -328,6 +338,7 @@ def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
     limits = replace(LIMITS, feed_bytes=250)
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     names = kept.submit(9)
+    kept.reopen()
     events = kept.tables.recent_events()
     assert told(events) == [(name, "pending") for name in names[-len(events) :]]
     assert 150 < sum(map(len, events)) <= 250
