@@ -82,8 +82,11 @@ class DocumentTables:
     def clean(self, wall_ns: int) -> int:
         return 0
 
-    def compact(self) -> None:
-        self._database.compact()
+    def compact(self) -> bool:
+        return self._database.compact()
+
+    def begin_log(self) -> None:
+        self._database.begin_log()
 
     def close(self) -> None:
         self._database.close()
@@ -109,7 +112,10 @@ class MemoryDocuments:
     def clean(self, wall_ns: int) -> int:
         return 0
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
+        return False
+
+    def begin_log(self) -> None:
         pass
 
     def close(self) -> None:

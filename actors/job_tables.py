@@ -272,8 +272,11 @@ class JobTables:
         self._writer.commit(work, self._count(()))
         return max(deleted, expired)
 
-    def compact(self) -> None:
-        self._database.compact()
+    def compact(self) -> bool:
+        return self._database.compact()
+
+    def begin_log(self) -> None:
+        self._database.begin_log()
 
     # -- reading, in any thread
 

@@ -46,9 +46,7 @@ class PostgresDatabase:
             where = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise StoreRefused("the URL of the store is none: postgresql://USER@HOST/DATABASE") from None
-        self._options = (
-            f"{where.get('options', '')} {OPTIONS}"  # the last of two counts
-        )
+        self._options = f"{where.get('options', '')} {OPTIONS}"  # the last of two counts
         self.name = f"the PostgreSQL database {where.get('dbname', '')} at {where.get('host', 'localhost')}"
         self._writer: psycopg.Connection[Any] | None = None
         self._reader: psycopg.Connection[Any] | None = None
@@ -167,7 +165,10 @@ class PostgresDatabase:
     def marked(self) -> int:
         return 0
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
+        return False
+
+    def begin_log(self) -> None:
         pass
 
     def close(self) -> None:

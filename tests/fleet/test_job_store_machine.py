@@ -338,6 +338,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         if repeated is None:
             self.park(claim, self.waiting.pop(robot, None))
             repeated = self.first_answer(claim)
+        for job_id, _ in repeated or ():
+            self.jobs[job_id].door = door  # the robot is there now
         said = self.store.claim(claim, *self.clock)
         if repeated is None and wait_ms:
             assert said == Parked(request_id)
@@ -533,9 +535,12 @@ class JobStoreMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             self.restart_job(job)
         for robot in ROBOTS:
-            held = [job for job in self.jobs.values() if job.held and job.robot == robot]
+            held = sorted(
+                (job for job in self.jobs.values() if job.held and job.robot == robot),
+                key=lambda job: job.claim,
+            )
             if held:
-                newest = max(job.claim for job in held)[1]
+                newest = held[-1].claim[1]
                 mine = [job for job in held if job.claim[1] == newest]
                 self.answered[robot] = (newest, [(job.job_id, job.token) for job in mine])
 
