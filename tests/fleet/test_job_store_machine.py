@@ -75,6 +75,7 @@ class ModelJob:
     timed_out: bool = False
     error: str | None = None
     last: tuple[str, int, str] | None = None
+    started: bool = False  # by the robot that had it last
     claim: tuple[int, str] = (0, "")  # the number and the request id of its newest grant
     deadlines: dict[str, int] = field(default_factory=dict)
     stored_expiry: int | None = None  # as the last fact told it
@@ -178,6 +179,7 @@ class JobStoreMachine(RuleBasedStateMachine):
     def move(self, job: ModelJob, event: str, to: str, error: str | None = None) -> None:
         job.status = to
         job.visible = False
+        job.started = event == "start" or (job.started and event != "claim")
         job.deadlines.pop("pending_timeout", None)
         self.facts.append((job.job_id, event, to))
         if to in HELD:
@@ -391,7 +393,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.step()
         report = Report(JobEvent(event), job.job_id, robot, token, 7, "broke", retryable, 50.0)
         before = self.store.get(job.job_id)
-        if job.last == (robot, token, event):
+        started = event == "start" and job.started and (robot, token) == (job.robot, job.token)
+        if started or job.last == (robot, token, event):
             assert self.store.report(report, *self.clock) is before
             return
         refusal = self.refusal(job, event, retryable, robot, token)
