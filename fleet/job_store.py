@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -23,6 +23,7 @@ from fleet.job_entry import JobEntry
 from fleet.job_record import Announcement, Fact, JobFilter, JobRecord, JobsAtRest, Said
 from fleet.kept_replies import KeptReplies, KeptReply
 from fleet.known_ids import KnownIds
+from fleet.latest_jobs import latest_jobs
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     Announce,
@@ -33,7 +34,6 @@ from fleet.messages import (
     Claim,
     Command,
     EndClaim,
-    Get,
     GiveBack,
     Granted,
     JobCounts,
@@ -46,6 +46,7 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
+from fleet.named_jobs import named_jobs
 from fleet.reports import REPORTED, check_result, fenced, said_again
 from fleet.retry import backoff_ns
 from fleet.stuck_jobs import StuckJobs
@@ -95,7 +96,6 @@ class JobStore:
         self._seq = max(self._seq, rest.seq)
         self.replies.restore(rest.replies_expiring)
         self._desk.restore(rest.records)
-        self._facts.clear()
 
     def _resume(self, entry: JobEntry, record: JobRecord, now_ns: int, wall_ns: int) -> None:
         job = entry.job
@@ -104,6 +104,8 @@ class JobStore:
             if entry.due and record.expires_at_ns is not None:
                 entry.expires_at_ns = record.expires_at_ns
                 self._deadlines.set_by(job.job_id, entry.expires_at_ns)
+            elif entry.expires_at_ns is not None:
+                self._note(entry)
             return
         self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
         entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
@@ -253,9 +255,8 @@ class JobStore:
     def _progress(self, entry: JobEntry, report: Report, now_ns: int, wall_ns: int) -> Job:
         """The job shows the newest; its history tells of the first `max_progress_events`."""
         next_status(entry.job.status, report.event, self._ask(entry))
-        at = rfc3339(wall_ns)
         entry.job = msgspec.structs.replace(
-            entry.job, progress=report.progress, last_progress_at=at, stuck=False
+            entry.job, progress=report.progress, last_progress_at=rfc3339(wall_ns), stuck=False
         )
         entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
         self._stuck.note(entry)
@@ -264,8 +265,7 @@ class JobStore:
             said = Said(report.progress, report.current_node, report.message)
             self._record(entry, report.event, False, wall_ns, said)
         else:
-            unsaid = Fact(self._number - 1, self._part, report.event, at, entry.record(), recorded=False)
-            self._facts.append(unsaid)
+            self._note(entry)
         return entry.job
 
     def announce(self, command: Announce, wall_ns: int) -> None:
@@ -292,7 +292,10 @@ class JobStore:
             if entry.token != named.token:
                 stop += [named.job_id] if named.token > entry.token else []
                 continue
-            entry.lease_until_ns = now_ns + max(entry.lease_ms, beats.lease_ms) * MS
+            if beats.lease_ms > entry.lease_ms:
+                entry.lease_ms = beats.lease_ms  # its robot beats more slowly now, after a restart too
+                self._note(entry)
+            entry.lease_until_ns = now_ns + entry.lease_ms * MS
             if entry.job.cancel_requested or entry.timed_out:
                 stop.append(named.job_id)
         return stop
@@ -345,7 +348,10 @@ class JobStore:
         """Due jobs become visible, leases and waits end, silent doors lose their claims."""
         self._counter.roll_day(wall_ns)
         for job_id in self._scheduled.take_ringing(wall_ns):
-            self._enqueue(self._jobs[job_id], now_ns, wall_ns)
+            entry = self._jobs[job_id]
+            self._enqueue(entry, now_ns, wall_ns)
+            if entry.expires_at_ns is not None:
+                self._note(entry)
         for job_id in self._deadlines.take_ringing(now_ns):
             self._deadline(self._jobs[job_id], now_ns, wall_ns)
         self._desk.tick(now_ns)
@@ -555,20 +561,8 @@ class JobStore:
 
     def forgotten(self, commands: Iterable[Command | Redrive]) -> set[str]:
         """Jobs that these are about and that are not in memory, if they exist: `remember` them first."""
-        named: set[str] = set()
-        for command in commands:
-            if isinstance(command, Get | Retry | Cancel | Report):
-                named.add(command.job_id)
-            if isinstance(command, Submit):
-                named.update(self._made_by(command, command.job_ids))
-            elif isinstance(command, Retry):
-                named.update(self._made_by(command, [command.new_job_id]))
+        named = named_jobs(commands, self._submitted, self.replies)
         return {job_id for job_id in named if job_id not in self._jobs}
-
-    def _made_by(self, command: Keyed, job_ids: list[str]) -> list[str]:
-        if job_ids and job_ids[0] in self._submitted:
-            return job_ids
-        return self.replies.job_ids(command)
 
     def remember(self, record: JobRecord) -> None:
         """A finished job that somebody names again; for a job that is known nothing changes."""
@@ -576,16 +570,9 @@ class JobStore:
             self._shelve(self._keep(record), self._number)
 
     def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
-        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
-        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
-        newest first. The second value is whether every live job is among them."""
-        ended = [self._jobs[job_id] for job_id in self._finished.newest(limit // 4)]
-        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
-        waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
-        live = list(islice(chain(held, waiting), limit - len(ended)))
-        found = sorted(ended + live, key=lambda entry: (entry.changed_at, entry.seq))
-        complete = len(live) == len(self._jobs) - len(self._finished)
-        return [(entry.job, entry.changed_at) for entry in found], complete
+        """Jobs with the time at which their status became what it is, oldest change first. The second value
+        is whether every live job is among them."""
+        return latest_jobs(self._jobs, chain.from_iterable(self._held.values()), self._finished, limit)
 
     def _record(
         self, entry: JobEntry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
@@ -598,6 +585,11 @@ class JobStore:
             self._part += 1
             number = self._number - 1
         self._facts.append(Fact(number, self._part, event, at, entry.record(), said))
+
+    def _note(self, entry: JobEntry) -> None:
+        """For the next life of the store; neither the feed nor the history tells of it."""
+        record = entry.record()
+        self._facts.append(Fact(self._number - 1, self._part, JobEvent.HEARTBEAT, "", record, recorded=False))
 
     def _entry(self, job_id: str) -> JobEntry:
         entry = self._jobs.get(job_id)

@@ -170,11 +170,9 @@ class JobStoreMachine(RuleBasedStateMachine):
         job.stored_expiry = job.deadlines.get("pending_timeout")
 
     def become_due(self) -> None:
-        """Of which no fact tells."""
         for job in self.jobs.values():
             if job.status == "pending" and not job.visible and job.due_ns <= self.wall_ns:
                 self.enqueue(job)
-                job.stored_expiry = None
 
     def move(self, job: ModelJob, event: str, to: str, error: str | None = None) -> None:
         job.status = to

@@ -12,7 +12,9 @@ from stores.kept import LIMITS, Kept, pages, tables_of
 
 from fleet.job import JobEvent, JobStatus
 from fleet.job_record import JobFilter
-from fleet.messages import Retry
+from fleet.limits import SECOND
+from fleet.messages import Beats, JobToken, Retry
+from fleet.wall_time import rfc3339
 
 WEIRD = {"quote": "' OR 1=1 --", "like": "%_\\", "nul": "\x00", "deep": [[{"é": [1e300, -0.0, None]}]]}
 
@@ -308,6 +310,47 @@ def test_of_announcements_and_submissions_the_newest_are_known(lasting_kept: Kep
     kept.reopen()
     assert kept.rest.job_ids == names[5:]
     assert kept.rest.announcement_ids == [f"a{n}" for n in range(5, LIMITS.max_remembered + 5)]
+
+
+def passes(kept: Kept, seconds: float) -> None:
+    kept.passes(seconds)
+    kept.core.tick(*kept.clock)
+    kept.write()
+
+
+def test_a_lease_that_heartbeats_made_longer_is_so_after_a_restart(lasting_kept: Kept) -> None:
+    """The robot was told to beat more slowly since, and goes on doing so."""
+    kept = lasting_kept
+    [name] = kept.submit()
+    [grant] = kept.claim()
+    kept.core.beats(Beats("r", [JobToken(name, grant.token)], 100_000), kept.now_ns)
+    kept.report(grant, JobEvent.START)
+    passes(kept, 90)
+    kept.reopen()
+    passes(kept, 99)
+    assert kept.core.get(name).status == "running"
+    passes(kept, 1)
+    assert kept.core.get(name).status == "pending"
+    assert [line.event for line in kept.tables.history(name)] == ["submit", "claim", "start", "lease_expired"]
+
+
+@pytest.mark.parametrize("due_s", [5, 8])
+def test_the_time_in_which_a_job_must_be_taken_goes_on_after_a_restart(
+    lasting_kept: Kept, due_s: int
+) -> None:
+    """Also of one that became due without any other change, or while the store was closed."""
+    kept = lasting_kept
+    [name] = kept.submit(pending_timeout_s=10, not_before=rfc3339(kept.wall_ns + due_s * SECOND))
+    passes(kept, 5)
+    for _ in range(3):
+        kept.passes(1)
+        kept.reopen()
+        kept.write()
+    passes(kept, due_s + 10 - 8 - 1)
+    kept.reopen()
+    assert kept.core.get(name).status == "pending"
+    passes(kept, 1)
+    assert (kept.core.get(name).status, kept.core.get(name).error) == ("failed", "expired")
 
 
 def told(events: list[bytes]) -> list[tuple[str, str]]:
