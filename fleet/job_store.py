@@ -141,6 +141,9 @@ class JobStore:
     def _check_room(self, jobs: int) -> None:
         if jobs > self._room():
             raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
+        if jobs and self._counter.live_bytes >= self._limits.max_live_bytes:
+            limit = self._limits.max_live_bytes
+            raise Full(f"payloads of jobs to be done are at their limit of {limit} bytes", "queue_full", 1.0)
 
     def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
         self._submitted.add(record.job.job_id)
@@ -158,6 +161,7 @@ class JobStore:
         self._jobs[record.job.job_id] = entry
         self._seq = max(self._seq, record.seq + 1)
         self._counter.add(record.job.status)
+        self._counter.live_bytes += 0 if record.job.status in TERMINAL else entry.size_bytes
         return entry
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
@@ -542,6 +546,7 @@ class JobStore:
     def _finish(self, entry: JobEntry, wall_ns: int) -> None:
         job = entry.job
         self._counter.end(job.status, wall_ns)
+        self._counter.live_bytes -= entry.size_bytes
         entry.add_result_size()
         self._shelve(entry, self._number + 1)
 
