@@ -312,6 +312,23 @@ def test_of_announcements_and_submissions_the_newest_are_known(lasting_kept: Kep
     assert kept.rest.announcement_ids == [f"a{n}" for n in range(5, LIMITS.max_remembered + 5)]
 
 
+def test_what_a_new_watcher_hears_of_the_jobs_is_the_same_after_a_restart(lasting_kept: Kept) -> None:
+    """One that came back to the queue did so when it did, though it was submitted long before."""
+    kept = lasting_kept
+    kept.submit(2)
+    for _ in range(3):
+        [grant] = kept.claim()
+        kept.passes(3)
+        kept.report(grant, JobEvent.START)
+        kept.passes(3)
+        kept.report(grant, JobEvent.RELEASE)
+        kept.passes(3)
+    kept.claim()
+    before = kept.core.latest(10)
+    kept.reopen()
+    assert kept.core.latest(10) == before
+
+
 def passes(kept: Kept, seconds: float) -> None:
     kept.passes(seconds)
     kept.core.tick(*kept.clock)
