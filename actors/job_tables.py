@@ -224,11 +224,13 @@ class JobTables:
 
     def _gone(self, seqs: set[int]) -> set[int]:
         """Jobs that finished long ago, of which something is told although retention has deleted them."""
-        if not seqs:
-            return seqs
-        marks = ", ".join("?" * len(seqs))
-        kept = self._database.query(f"SELECT seq FROM fleetcast_jobs WHERE seq IN ({marks})", list(seqs))
-        return seqs - {seq for (seq,) in kept}
+        asked, gone = list(seqs), set(seqs)
+        for start in range(0, len(asked), ASKED):
+            some = asked[start : start + ASKED]
+            marks = ", ".join("?" * len(some))
+            kept = self._database.query(f"SELECT seq FROM fleetcast_jobs WHERE seq IN ({marks})", some)
+            gone.difference_update(seq for (seq,) in kept)
+        return gone
 
     def _count(self, records: Sequence[Fact | Announcement]) -> Counters:
         """Where the counters stand after these."""

@@ -18,6 +18,7 @@ from actors.postgres_arrays import columns_of, register
 
 TYPES = {"id": "BIGINT", "int": "BIGINT", "text": "TEXT", "bytes": "BYTEA"}
 ARRAYS = {"int": "bigint[]", "text": "text[]", "bytes": "bytea[]"}
+STATEMENT_BYTES = 64 * 1024 * 1024  # PostgreSQL ends a connection that sends it a value of 1 GB
 CONNECT_S = 5
 HOLD_S = 15.0  # longer than the server takes to give up a peer that vanished, with the settings below
 # Each end gives up another that vanished; of several hosts the one that takes writes is ours. What was set
@@ -133,9 +134,9 @@ class PostgresDatabase:
         self._bulk(table, rows, _on_conflict(table))
 
     def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
-        """One statement, with an array a column: a statement a row costs a multiple."""
-        if rows:
-            columns = columns_of(list(table.columns.values()), rows)
+        """A statement for many rows, with an array a column: a statement a row costs a multiple."""
+        for some in _portions(rows):
+            columns = columns_of(list(table.columns.values()), some)
             with self._reaching():
                 self._there().execute(_insert(table) + rest, columns)
 
@@ -193,6 +194,18 @@ def _insert(table: Table) -> names.Composed:
         names.SQL(", ").join(map(names.Identifier, table.columns)),
         names.SQL(", ").join(names.SQL(f"%s::{ARRAYS[kind]}") for kind in table.columns.values()),
     )
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Of `STATEMENT_BYTES`, and of what its last row has beyond: what is long in a row comes last."""
+    begin = size = 0
+    for index, row in enumerate(rows):
+        size += len(row[-1])
+        if size >= STATEMENT_BYTES:
+            yield rows[begin : index + 1]
+            begin, size = index + 1, 0
+    if begin < len(rows):
+        yield rows[begin:]
 
 
 def _on_conflict(table: Table) -> names.Composed:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
-from stores.kept import LIMITS, Kept, pages, tables_of
+from stores.kept import LIMITS, Kept, pages, sqlite_tables, tables_of
 
 from fleet.job import JobEvent, JobStatus
 from fleet.job_record import JobFilter
@@ -203,6 +205,21 @@ def test_names_that_no_job_can_have_are_found_nowhere_and_hide_no_other(kept: Ke
     assert kept.tables.history(odd) == []
     for wanted in (JobFilter(robot_id=odd), JobFilter(environment=odd), JobFilter(status=odd)):
         assert kept.tables.page(wanted, 0, 10)[0] == []
+
+
+def test_any_number_of_jobs_may_be_retried_in_one_transaction(tmp_path: Path) -> None:
+    """Though no database takes any number of values in a statement."""
+    kept = Kept(lambda: sqlite_tables(tmp_path))
+    kept.tables._database._writer.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1_000)
+    names = kept.submit(1_500)
+    for name in names:
+        kept.core.cancel(name, *kept.clock)
+    kept.write()
+    for name in names:
+        kept.core.retry(Retry(name, f"again-{name}"), *kept.clock)
+    kept.write()
+    assert kept.tables.find(names[-1:])[0].job.retried_by == f"again-{names[-1]}"
+    kept.close()
 
 
 # -- what survives

@@ -185,6 +185,21 @@ def test_a_writer_that_lost_its_connection_waits_for_a_free_one(kept: Kept, stor
     assert_made_once(kept, store)
 
 
+# -- transactions that are large
+
+
+def test_a_transaction_of_many_bytes_is_several_statements(
+    kept: Kept, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a connection that sends it a gigabyte at once."""
+    monkeypatch.setattr("actors.postgres.STATEMENT_BYTES", 5_000)
+    before = commits(store)
+    for size in (10, 1_000, 6_000):
+        kept.submit(30, payload={"x": "y" * size})
+    assert commits(store) == before + 3
+    assert_made_once(kept, store)
+
+
 # -- a server that was set up with others in mind
 
 
