@@ -18,6 +18,7 @@ from actors import stores
 from actors.database import StoreRefused, StoreUnreachable
 from actors.memory_tables import MemoryJobTables
 from actors.writer import LostWriter
+from fleet.errors import Unavailable
 
 pytestmark = pytest.mark.system
 
@@ -268,7 +269,7 @@ def test_a_server_that_cannot_now_is_waited_for(kept: Kept, store: str, code: st
 
 
 def wrong(change: Callable[[str], str], store: str) -> str:
-    with pytest.raises((StoreUnreachable, StoreRefused)) as refused:
+    with pytest.raises((Unavailable, StoreRefused)) as refused:
         stores.check(change(store), FLEET, LIMITS)
     text = str(refused.value)
     assert "\n" not in text
