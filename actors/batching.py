@@ -69,19 +69,17 @@ def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
 
 
 class Batcher(Generic[Item, Result]):
-    """Puts items into batches for `handle`, which returns one outcome per item, in order: a result, an
-    exception, or `WAIT` when it will resolve that item's future itself. Bound: `max_backlog`, then Busy.
+    """Puts items into batches for `handle`, which returns one outcome per item, in order: a result or an
+    exception. Bound: `max_backlog`, then Busy.
 
     With `conflate` (the key of an item), once a batch takes longer than `STALLED_S`, the newest item of a key
     takes the place of one that waits, and both get its outcome: a fleet that did not answer for a while finds
     what is, not all that was.
     """
 
-    WAIT = object()
-
     def __init__(
         self,
-        handle: Callable[[Sequence[Item], Sequence[asyncio.Future[Result]]], Awaitable[Sequence[Any]]],
+        handle: Callable[[Sequence[Item]], Awaitable[Sequence[Any]]],
         max_batch: int,
         max_backlog: int,
         conflate: Callable[[Item], Hashable] | None = None,
@@ -138,7 +136,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _send(self, items: list[Item], futures: list[asyncio.Future[Result]]) -> None:
         try:
-            outcomes = await self._handle(items, futures)
+            outcomes = await self._handle(items)
         except asyncio.CancelledError:
             outcomes = [CLOSING] * len(items)
             self._settle(futures, outcomes)
@@ -149,7 +147,7 @@ class Batcher(Generic[Item, Result]):
 
     def _settle(self, futures: list[asyncio.Future[Result]], outcomes: Sequence[Any]) -> None:
         for future, outcome in zip(futures, outcomes, strict=True):
-            if future.done() or outcome is self.WAIT:
+            if future.done():
                 continue
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 
+from actors.wire import Reachable
 from fleet.errors import Unavailable
 from fleet.events import encode
 from fleet.feed import Batch, Feed, Lineage, Page, Published
@@ -24,7 +25,7 @@ from fleet.wall_time import rfc3339
 PUBLISHER_TIMEOUT_S = 2.0
 
 
-class Broadcaster:
+class Broadcaster(Reachable):
     """Its feed has one publisher, whose numbers it takes over. Until that has said where it stands there is
     nothing to read."""
 

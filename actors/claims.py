@@ -1,4 +1,4 @@
-"""A door's claims: sent in batches, answered at once or by the one long poll on its outbox."""
+"""A door's claims: admitted, sent, and answered at once or by the one long poll on its outbox."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import itertools
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
-from actors.batching import Batcher, outcome_of
-from fleet.errors import FleetError
+from actors.admissions import Admissions, RegistrySide
+from fleet.errors import Conflict, FleetError, Unavailable
 from fleet.limits import Limits
 from fleet.messages import (
-    AdmitClaim,
+    LATE_ADMISSION,
     Admitted,
     Answer,
     Claim,
@@ -23,7 +24,6 @@ from fleet.messages import (
     GiveBack,
     Outbox,
     Parked,
-    RegistryCommand,
     Withdraw,
 )
 
@@ -39,10 +39,6 @@ class JobStoreSide(Protocol):
     async def outbox(self, door: str, epoch: int, cursor: int, wait_ms: int) -> Outbox: ...
 
 
-class RegistrySide(Protocol):
-    async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]: ...
-
-
 class _Open(msgspec.Struct):
     """A claim without an answer. One that was withdrawn stays until its time is over: what is granted to it
     after all must go back."""
@@ -50,22 +46,27 @@ class _Open(msgspec.Struct):
     claim: Claim
     future: asyncio.Future[Answer]
     until: float
+    asked_again: bool = False
 
 
 class Claims:
-    """Bound: `max_backlog` claims wait to be sent, then Busy; each ends by itself after its `wait_ms`."""
+    """Bound: each robot's socket or request has a few; each ends by itself after its `wait_ms`. `tell` sends
+    a command to the job store, a robot's commands in order."""
 
     def __init__(
-        self, job_store: JobStoreSide, registry: RegistrySide, limits: Limits, tell: Callable[[Command], Any]
+        self,
+        job_store: JobStoreSide,
+        registry: RegistrySide,
+        limits: Limits,
+        tell: Callable[[Command], asyncio.Future[Any]],
     ) -> None:
         self._job_store = job_store
-        self._registry = registry
+        self._admissions = Admissions(registry, limits)
         self._limits = limits
         self._tell = tell
         self._door = secrets.token_hex(8)
         self._calls = itertools.count(1)
         self._open: dict[tuple[str, str], _Open] = {}
-        self._batcher: Batcher[Claim, Answer] = Batcher(self._send, limits.max_batch, limits.max_backlog)
         self._poller: asyncio.Task[None] | None = None
         self.on_cancel: Callable[[str, str], None] = lambda robot_id, job_id: None
 
@@ -76,14 +77,18 @@ class Claims:
         self._poller = self._poller or loop.create_task(self._poll())
         wait_ms = min(wait_ms, self._limits.max_claim_wait_ms)
         claim = Claim(self._door, robot_id, request_id, limit, wait_ms, [], "", 0, next(self._calls))
-        future = self._batcher.put(claim)
-        if future.done():
-            return future  # refused: the backlog is full
+        future: asyncio.Future[Answer] = loop.create_future()
         older = self._open.get((robot_id, request_id))
         if older is not None and not older.future.done():
             older.future.set_result(Answer(robot_id, request_id, []))
         # The fleet answers in time; should it have restarted and forgotten, the door answers itself.
-        self._open[robot_id, request_id] = _Open(claim, future, loop.time() + wait_ms / 1_000 + GRACE_S)
+        entry = _Open(claim, future, loop.time() + wait_ms / 1_000 + GRACE_S)
+        self._open[robot_id, request_id] = entry
+        kept = self._admissions.kept(robot_id)
+        if kept is not None:
+            self._send(entry, kept)
+        else:
+            self._ask(entry)
         return future
 
     def withdraw(self, robot_id: str, request_id: str, future: asyncio.Future[Answer]) -> None:
@@ -93,45 +98,65 @@ class Claims:
         if entry is not None and entry.future is future:
             self._tell(Withdraw(self._door, robot_id, entry.claim.call))
 
+    def forget_admission(self, robot_id: str) -> None:
+        """The robot is about to be another: the registry is asked for its next claim."""
+        self._admissions.forget(robot_id)
+
     async def close(self) -> None:
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.gather(self._poller, return_exceptions=True)
-        await self._batcher.close()
+        await self._admissions.close()
 
     # -- there
 
-    async def _send(self, claims: Sequence[Claim], futures: Sequence[asyncio.Future[Answer]]) -> list[Any]:
-        replies = await self._registry.execute([AdmitClaim(claim.robot_id) for claim in claims])
-        outcomes: list[Any] = [outcome_of(reply) for reply in replies]
-        for index, claim in enumerate(claims):
-            if isinstance(outcomes[index], Exception) or futures[index].cancelled():
-                self._forget(claim)
-        ready = [i for i, o in enumerate(outcomes) if not isinstance(o, Exception) and not futures[i].done()]
-        full = [_admitted(claims[i], outcomes[i]) for i in ready]
-        for claim in full:
-            self._open[claim.robot_id, claim.request_id].claim = claim
-        for i, claim, reply in zip(ready, full, await self._granted(full), strict=True):
-            outcomes[i] = self._outcome(claim, reply, futures[i])
-        return outcomes
+    def _ask(self, entry: _Open) -> None:
+        self._admissions.ask(entry.claim.robot_id).add_done_callback(partial(self._on_admitted, entry))
 
-    async def _granted(self, claims: list[Claim]) -> list[Any]:
-        return await self._job_store.execute(claims) if claims else []
+    def _on_admitted(self, entry: _Open, admitted: asyncio.Future[Admitted]) -> None:
+        if error := admitted.exception():
+            self._fail(entry, error)
+        elif entry.future.done():
+            self._forget(entry)
+        else:
+            self._send(entry, admitted.result())
 
-    def _outcome(self, claim: Claim, reply: Any, future: asyncio.Future[Answer]) -> Any:
-        if isinstance(reply, Parked):
-            if future.cancelled():  # while the call was under way: its withdrawal may have come too early
-                self._tell(Withdraw(self._door, claim.robot_id, claim.call))
-            return Batcher.WAIT
-        self._forget(claim)
-        if future.cancelled() and isinstance(reply, Answer):
-            self._give_back(reply, claim.call)
-        return outcome_of(reply)
+    def _send(self, entry: _Open, admitted: Admitted) -> None:
+        entry.claim = _admitted(entry.claim, admitted)
+        self._tell(entry.claim).add_done_callback(partial(self._on_reply, entry))
 
-    def _forget(self, claim: Claim) -> None:
-        entry = self._open.get((claim.robot_id, claim.request_id))
-        if entry is not None and entry.claim.call == claim.call:
-            del self._open[claim.robot_id, claim.request_id]
+    def _on_reply(self, entry: _Open, told: asyncio.Future[Any]) -> None:
+        if error := told.exception():
+            self._refused(entry, error)
+        elif isinstance(reply := told.result(), Parked):
+            if (
+                entry.future.cancelled()
+            ):  # while the call was under way: its withdrawal may have come too early
+                self._tell(Withdraw(self._door, entry.claim.robot_id, entry.claim.call))
+        else:
+            self._forget(entry)
+            self._settle(entry, reply)
+
+    def _refused(self, entry: _Open, error: BaseException) -> None:
+        if isinstance(error, Conflict) and error.code == LATE_ADMISSION and not entry.asked_again:
+            entry.asked_again = True
+            self._admissions.forget(entry.claim.robot_id)
+            self._ask(entry)
+        else:
+            self._fail(entry, error)
+
+    def _fail(self, entry: _Open, error: BaseException) -> None:
+        """What becomes of a claim without an answer nobody knows: what it is granted later goes back."""
+        if not isinstance(error, Unavailable):
+            self._forget(entry)
+        if not entry.future.done():
+            entry.future.set_exception(error)
+            entry.future.exception()  # marks it as seen: a caller that left is no error
+
+    def _forget(self, entry: _Open) -> None:
+        key = (entry.claim.robot_id, entry.claim.request_id)
+        if self._open.get(key) is entry:
+            del self._open[key]
 
     # -- and back
 
@@ -161,13 +186,13 @@ class Claims:
         claims = [entry.claim for entry in self._open.values() if not entry.future.done()]
         for start in range(0, len(claims), self._limits.max_batch):
             batch = claims[start : start + self._limits.max_batch]
-            admissions = await self._registry.execute([AdmitClaim(claim.robot_id) for claim in batch])
+            admissions = await self._admissions.ask_all([claim.robot_id for claim in batch])
             pairs = list(zip(batch, admissions, strict=True))
             for claim, refused in pairs:
                 if not isinstance(refused, Admitted):
                     self._resolve(Answer(claim.robot_id, claim.request_id, []))
             full = [_admitted(claim, admitted) for claim, admitted in pairs if isinstance(admitted, Admitted)]
-            for claim, reply in zip(full, await self._granted(full), strict=True):
+            for claim, reply in zip(full, await self._job_store.execute(full) if full else [], strict=True):
                 if isinstance(reply, Answer):
                     self._resolve(reply)
                 elif not isinstance(reply, Parked):
@@ -175,8 +200,10 @@ class Claims:
 
     def _resolve(self, answer: Answer) -> None:
         entry = self._open.pop((answer.robot_id, answer.request_id), None)
-        if entry is None:
-            return  # answered before: the same answer came another way too
+        if entry is not None:  # else the same answer came another way too
+            self._settle(entry, answer)
+
+    def _settle(self, entry: _Open, answer: Answer) -> None:
         if not entry.future.done():
             entry.future.set_result(answer)
         elif entry.future.cancelled() or entry.future.exception():

@@ -17,6 +17,7 @@ from actors.claims import Claims
 from actors.health import PULSE_S, STATES, Lives, State
 from actors.heartbeats import Heartbeats
 from actors.job_store import JobStoreRoom
+from actors.lanes import Lanes
 from actors.ray_room import RayRoom
 from actors.registry import RegistryRoom
 from fleet.dead_letters import DeadLetterFilter, Redrive, Redriven
@@ -34,6 +35,7 @@ from fleet.messages import (
     AnnounceRobot,
     Answer,
     Beat,
+    BeginDeletion,
     Cancel,
     Command,
     Get,
@@ -41,8 +43,11 @@ from fleet.messages import (
     JobCounts,
     JobToken,
     Once,
+    RegisterRobot,
     RegistryCommand,
     RobotCounts,
+    SetRobotStatus,
+    UpdateRobot,
 )
 from fleet.occupancy import Occupancy
 from fleet.robot import Robot
@@ -60,6 +65,12 @@ class Rooms(msgspec.Struct):
     job_store: JobStoreRoom
     registry: RegistryRoom
     broadcasters: Mapping[str, Broadcaster]
+
+    def close_wires(self) -> None:
+        rooms: list[Any] = [self.job_store, self.registry, *self.broadcasters.values()]
+        for room in rooms:
+            if isinstance(room, RayRoom):
+                room.close_wire()
 
 
 def ray_rooms(job_store: RayRoom, registry: RayRoom, broadcasters: Mapping[str, RayRoom]) -> Rooms:
@@ -100,11 +111,11 @@ class FleetClient:
         self._rooms = rooms
         self._snapshot = Snapshot(rooms.job_store, rooms.registry, version)
         size, bound = limits.max_batch, limits.max_backlog
-        self._commands: Batcher[Command, Any] = Batcher(self._send_commands, size, bound)
+        self._lanes = Lanes(rooms.job_store, limits)
         self._registry: Batcher[RegistryCommand, Any] = Batcher(self._send_registry, size, bound)
         self._heartbeats = Heartbeats(rooms.job_store, rooms.registry, limits)
         self._lives = (Lives(rooms.job_store.pulse), Lives(rooms.registry.pulse))
-        self._claims = Claims(rooms.job_store, rooms.registry, limits, self._commands.put)
+        self._claims = Claims(rooms.job_store, rooms.registry, limits, self._lanes.put)
 
     @property
     def state(self) -> State:
@@ -125,9 +136,14 @@ class FleetClient:
     # -- messages, batched
 
     def execute(self, command: Command) -> asyncio.Future[Any]:
-        return self._commands.put(_named(command) if isinstance(command, Cancel) else command)
+        return self._lanes.put(_named(command) if isinstance(command, Cancel) else command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
+        match command:
+            case RegisterRobot(spec=spec) | UpdateRobot(spec=spec):
+                self._claims.forget_admission(spec.robot_id)
+            case SetRobotStatus(robot_id=robot_id) | BeginDeletion(robot_id=robot_id):
+                self._claims.forget_admission(robot_id)
         return self._registry.put(_named(command) if isinstance(command, Once) else command)
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
@@ -213,13 +229,11 @@ class FleetClient:
     async def close(self) -> None:
         await self._claims.close()
         await self._heartbeats.close()
-        for batcher in (self._commands, self._registry):
-            await batcher.close()
+        await self._lanes.close()
+        await self._registry.close()
+        self._rooms.close_wires()
 
     # -- one call per batch
 
-    async def _send_commands(self, commands: Sequence[Command], _: Any) -> Sequence[Any]:
-        return [outcome_of(reply) for reply in await self._rooms.job_store.execute(commands)]
-
-    async def _send_registry(self, commands: Sequence[RegistryCommand], _: Any) -> Sequence[Any]:
+    async def _send_registry(self, commands: Sequence[RegistryCommand]) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._rooms.registry.execute(commands)]

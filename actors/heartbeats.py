@@ -51,7 +51,7 @@ class Heartbeats:
 
     # -- one call per batch
 
-    async def _send_beats(self, beats: Sequence[Beat], _: Any) -> Sequence[Any]:
+    async def _send_beats(self, beats: Sequence[Beat]) -> Sequence[Any]:
         replies = await self._registry.heartbeats(beats)
         for beat, reply in zip(beats, replies, strict=True):
             self._note(beat.robot_id, reply.lease_ms)
@@ -65,7 +65,7 @@ class Heartbeats:
         elif robot_id in self._longer:
             del self._longer[robot_id]
 
-    async def _send_leases(self, leases: Sequence[Beats], _: Any) -> Sequence[Any]:
+    async def _send_leases(self, leases: Sequence[Beats]) -> Sequence[Any]:
         return [outcome_of(reply) for reply in await self._job_store.execute(leases)]
 
 

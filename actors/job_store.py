@@ -28,6 +28,7 @@ from actors.journal import Journal, commit
 from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, job_tables, opened
 from actors.upkeep import Upkeep
+from actors.wire import Reachable
 from actors.writer import Opening
 from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, among
 from fleet.errors import Busy, Unavailable
@@ -69,7 +70,7 @@ DAMAGED = "store_damaged"
 Result = TypeVar("Result")
 
 
-class JobStoreRoom:
+class JobStoreRoom(Reachable):
     def __init__(
         self,
         limits: Limits,

@@ -10,6 +10,8 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from actors import failpoints
+from actors.wire import Lost, Wire, connect
 from fleet.errors import Busy, FleetError, Unavailable
 
 log = logging.getLogger("fleetcast.ray_room")
@@ -17,6 +19,7 @@ log = logging.getLogger("fleetcast.ray_room")
 RETRY_FOR_S = 10.0  # an actor is back by then
 HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
 LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
+OFTEN = frozenset({"execute", "heartbeats", "publish", *LONG_POLLS})  # by wire, where there is one
 
 
 class RayRoom:
@@ -27,6 +30,12 @@ class RayRoom:
         self._name = name
         self._namespace = namespace
         self._handle: Any = None
+        self._wire: Wire | None = None
+        self._wired = False  # this handle was asked for its wire
+        self._loop: asyncio.AbstractEventLoop | None = None  # where the wire is
+        self._connecting = asyncio.Lock()
+        self._closed = False
+        self._losses = failpoints.losses()
         self._answered_at = 0.0
         self._silent_since: float | None = None
 
@@ -54,20 +63,57 @@ class RayRoom:
         while True:
             try:
                 async with asyncio.timeout_at(until):
-                    answer = await getattr(self._actor(), method).remote(*args)
+                    answer = await self._call(method, args)
                 self._note_answer(loop.time())
                 return answer
+            except FleetError:
+                self._note_answer(loop.time())
+                raise
             except ray.exceptions.RayTaskError as error:
                 self._note_answer(loop.time())
                 raise _ours(error) from None
             except ray.exceptions.PendingCallsLimitExceeded:
                 raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
-            except (ray.exceptions.RayError, ValueError, TimeoutError) as error:
+            except (ray.exceptions.RayError, Lost, ValueError, TimeoutError) as error:
                 self._note_silence(error, began)
                 if loop.time() + pause > until:
                     raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
+
+    async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+        if method in OFTEN and failpoints.wires and not self._closed and self._at_home():
+            wire = self._wire or await self._connect()
+            if wire is not None:
+                return await wire.call(method, args, self._losses.next())
+        return await getattr(self._actor(), method).remote(*args)
+
+    def _at_home(self) -> bool:
+        """A wire belongs to one event loop; calls from another go by Ray, until the first is over."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None or self._loop.is_closed():
+            self._loop, self._connecting = loop, asyncio.Lock()
+            self._wire, self._wired = None, False
+        return loop is self._loop
+
+    async def _connect(self) -> Wire | None:
+        """Asks the actor once in its life: what cannot be reached now is on another node."""
+        async with self._connecting:
+            if not self._wired:
+                address = await self._actor().address.remote()
+                self._wire, self._wired = await connect(address), True
+            return self._wire
+
+    def close_wire(self) -> None:
+        """Of a caller that goes: what it says from now on goes by Ray."""
+        self._closed = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """The next call asks Ray where the actor is."""
+        if self._wire is not None:
+            self._wire.close()
+        self._wire, self._wired = None, False
 
     def _patience_s(self, method: str, now: float) -> float:
         """Who waited behind a call that nobody answered does not wait as long once more."""
@@ -78,6 +124,7 @@ class RayRoom:
         self._answered_at, self._silent_since = now, None
 
     def _note_silence(self, error: Exception, began: float) -> None:
+        self._hang_up()
         if not isinstance(error, TimeoutError):
             self._handle = None
         if self._silent_since is None:

@@ -25,6 +25,7 @@ from actors.journal import Journal, commit
 from actors.publisher import Publisher, Publishes
 from actors.stores import MEMORY, document_tables, opened
 from actors.upkeep import Upkeep
+from actors.wire import Reachable
 from fleet.events import encode
 from fleet.explain import Suited
 from fleet.feed import FeedHistory
@@ -60,7 +61,7 @@ from fleet.stream_messages import FeedState
 log = logging.getLogger("fleetcast.registry")
 
 
-class RegistryRoom:
+class RegistryRoom(Reachable):
     def __init__(
         self,
         limits: Limits,

@@ -26,6 +26,7 @@ from fleet.known_ids import KnownIds
 from fleet.latest_jobs import latest_jobs
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
+    LATE_ADMISSION,
     Announce,
     Answer,
     Beats,
@@ -312,7 +313,7 @@ class JobStore:
         if repeated is not None:
             return repeated
         if self._desk.too_late(claim, now_ns):
-            return Answer(claim.robot_id, claim.request_id, [])
+            raise Conflict(f"{claim.robot_id} was admitted before its claims were ended", LATE_ADMISSION)
         held = len(self._held.get(claim.robot_id, ()))
         if held >= claim.max_concurrent_jobs:
             raise Conflict(f"{claim.robot_id} already holds its {held} jobs", "no_free_slot")

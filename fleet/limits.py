@@ -32,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     aging_ms_per_level: int = 60_000
     door_timeout_ms: int = 5_000
     deletion_ms: int = 30_000
+    admission_ms: int = 1_000
     admission_memory_ms: int = 60_000
     long_poll_ms: int = 2_000
     wait_window_s: int = 300
@@ -82,6 +83,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         if 2 * self.occupancy_interval_ms > self.door_timeout_ms:
             raise Misuse(
                 "door_timeout_ms must be two occupancy_interval_ms, or every door seems to be silent"
+            )
+        if 10 * self.admission_ms > self.admission_memory_ms:
+            raise Misuse(
+                "admission_memory_ms must be ten admission_ms, or a claim might be older than what ended it"
             )
         if self.tick_ms > self.depth_interval_ms:
             raise Misuse("tick_ms must not exceed depth_interval_ms")

@@ -25,6 +25,7 @@ Capabilities = Annotated[list[Label], Meta(max_length=64)]
 Token = Annotated[int, Meta(ge=0, le=2**53)]
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 ReportedStatus = Literal["idle", "busy", "error"]
+LATE_ADMISSION = "late_admission"  # the code of a claim whose robot must be admitted anew
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ class Held:
         self.go = asyncio.Event()
         self.under_way = asyncio.Event()
 
-    async def __call__(self, items: Sequence[tuple[str, int]], futures: Any) -> list[Any]:
+    async def __call__(self, items: Sequence[tuple[str, int]]) -> list[Any]:
         self.batches.append(list(items))
         self.under_way.set()
         await self.go.wait()

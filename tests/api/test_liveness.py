@@ -142,9 +142,19 @@ async def test_a_pause_that_makes_no_sense_is_refused_and_changes_nothing(
         assert (await http.get("/robots/r-1")).json() == before
 
 
-@pytest.mark.parametrize("body", [{"drain": True}, {"status": "maintenance"}, None])
-async def test_a_claim_on_its_way_while_its_robot_is_drained_set_aside_or_deleted_gets_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any] | None
+@pytest.mark.parametrize(
+    ("body", "refusal"),
+    [
+        ({"drain": True}, (409, "draining")),
+        ({"status": "maintenance"}, (409, "maintenance")),
+        (None, (404, "not_found")),
+    ],
+)
+async def test_a_claim_on_its_way_while_its_robot_is_drained_set_aside_or_deleted_is_refused(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    body: dict[str, Any] | None,
+    refusal: tuple[int, str],
 ) -> None:
     async with world.http() as http:
         await register(http)
@@ -154,7 +164,7 @@ async def test_a_claim_on_its_way_while_its_robot_is_drained_set_aside_or_delete
         await gate.come.wait()
         done = await (pause(http, **body) if body else http.delete("/robots/r-1"))
         gate.go.set()
-        assert (await asyncio.wait_for(claiming, 10)).json() == {"jobs": []}
+        assert outcome(await asyncio.wait_for(claiming, 10)) == refusal
         assert done.status_code == 200
         assert (await http.get(f"/jobs/{job_id}")).json()["status"] == "pending"
 

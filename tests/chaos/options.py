@@ -49,5 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 def environment(options: Options) -> dict[str, str]:
     given = {"FLEETCAST_LIMITS": json.dumps(LIMITS)}
     if options.losses:
-        given |= {"RAY_testing_rpc_failure": json.dumps(LOSSES), **NOT_FOR_LONG}
+        [by_wire] = LOSSES.values()
+        given |= {"RAY_testing_rpc_failure": json.dumps(LOSSES), "_FLEETCAST_WIRES": json.dumps(by_wire)}
+        given |= NOT_FOR_LONG
     return given

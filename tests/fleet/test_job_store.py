@@ -10,6 +10,7 @@ from fleet.errors import Busy, Conflict, Forbidden, Full, Misuse, NotFound, Peer
 from fleet.job import JobEvent
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
+    LATE_ADMISSION,
     Answer,
     Beats,
     EndClaim,
@@ -479,7 +480,9 @@ def test_a_claim_that_is_ended_is_answered_with_no_job(world: World) -> None:
 def test_a_claim_admitted_before_its_robot_was_to_get_no_more_comes_too_late(world: World) -> None:
     world.submit("j")
     world.store.end_claim(EndClaim("r", 7), world.now_ns)
-    assert world.granted(admission=6) == []
+    with pytest.raises(Conflict) as refused:
+        world.granted(admission=6)
+    assert refused.value.code == LATE_ADMISSION
     assert world.granted(admission=7) == ["j"]
 
 

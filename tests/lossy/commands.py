@@ -1,6 +1,6 @@
 """Every method of the rooms, and every command: the first calls of each are lost, and it happens once.
 
-`python -m lossy.commands ADDRESS NAMESPACE` with such an environment as `lossy.faults.losing` gives. Each
+`python -m lossy.commands ADDRESS NAMESPACE WAY` with such an environment as `lossy.faults.losing` gives. Each
 step begins with the call in question, from a new connection, whose first calls are those that are lost; what
 it then looks at and prepares is not.
 """
@@ -58,6 +58,7 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.occupancy import Occupancy
+from lossy.faults import Way
 from lossy.fleet import LIMITS, Silences, found
 
 E = JobEvent
@@ -397,20 +398,25 @@ async def run(step: Callable[[], Awaitable[None]]) -> None:
         await step()
 
 
-def main(address: str, namespace: str) -> None:
+def main(address: str, namespace: str, way: Way) -> None:
     connect(address, namespace, None)
     supervisor = Supervisor(namespace, LIMITS, lasting=True)
     supervisor.start()
     ray.shutdown()
     silences, steps = Silences(), Steps()
     named = [(name, getattr(steps, name)) for name in vars(Steps) if name not in HELPERS and name[0] != "_"]
+    lossy = 0
     for name, step in named:
         steps.rooms = found(address, namespace)
         silences.count = 0
         asyncio.run(run(step))
-        assert silences.count == LOST, f"{name}: {silences.count} calls were lost"
+        # By wire each room that the step calls loses some, and what is called seldom does not go that way.
+        right = silences.count % LOST == 0 if way == "wire" else silences.count == LOST
+        assert right, f"{name}: {silences.count} calls were lost"
+        lossy += silences.count > 0
         ray.shutdown()
         print(name, flush=True)
+    assert lossy > len(named) / 2, f"{lossy} of {len(named)} steps lost calls"
     connect(address, namespace, None)
     supervisor.stop()
     ray.shutdown()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-Loss = Literal["request", "response", "in_flight"]
-LOSSES: tuple[Loss, ...] = ("request", "response", "in_flight")
+from actors.failpoints import LOSSES as LOSSES
+from actors.failpoints import Loss
+
+Way = Literal["ray", "wire"]
+WAYS: tuple[Way, ...] = ("ray", "wire")
 _KEY: dict[Loss, str] = {
     "request": "req_failure_prob",
     "response": "resp_failure_prob",
@@ -14,11 +17,14 @@ _KEY: dict[Loss, str] = {
 }
 
 
-def losing(loss: Loss, calls: int) -> dict[str, str]:
-    """The first `calls` of a process, every one: not sent; carried out, and the answer lost; or thought lost
-    while it is being carried out."""
+def losing(loss: Loss, calls: int, way: Way = "ray") -> dict[str, str]:
+    """The first `calls` of a process by Ray, or of each caller by wire, every one: not sent; carried out, and
+    the answer lost; or thought lost while it is being carried out."""
     fault = {"num_failures": calls, **dict.fromkeys(_KEY.values(), 0), _KEY[loss]: 100}
+    if way == "wire":
+        return {"_FLEETCAST_WIRES": json.dumps(fault)}
     return {
+        "_FLEETCAST_WIRES": "off",
         "RAY_testing_rpc_failure": json.dumps({"CoreWorkerService.grpc_client.PushTask": fault}),
         # How long a caller waits to learn whether the other is dead, before a lost call is told as such.
         "RAY_timeout_ms_task_wait_for_death_info": "50",
@@ -28,4 +34,5 @@ def losing(loss: Loss, calls: int) -> dict[str, str]:
 
 def delaying(up_to_ms: int) -> dict[str, str]:
     """Calls that come in, each by a time of its own."""
-    return {"RAY_testing_asio_delay_us": f"CoreWorkerService.grpc_server.PushTask=0:{up_to_ms * 1_000}"}
+    delay = f"CoreWorkerService.grpc_server.PushTask=0:{up_to_ms * 1_000}"
+    return {"RAY_testing_asio_delay_us": delay, "_FLEETCAST_WIRES": "off"}

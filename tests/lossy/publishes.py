@@ -1,13 +1,12 @@
 """What rooms tell broadcasters comes once and in order though their calls are lost; so do metrics.
 
-`python -m lossy.publishes ADDRESS NAMESPACE LOSS`: the first calls of each room's process are lost.
+`python -m lossy.publishes ADDRESS NAMESPACE LOSS WAY`: the first calls of each room's process are lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import get_args
 
 import ray
 
@@ -15,7 +14,7 @@ from actors.client import FleetClient
 from actors.supervisor import connect
 from fleet.events import LIVE_JOBS, METRICS, QUEUE_METRICS, ROBOT_STATUS
 from fleet.messages import Beat, JobSpec, RegisterRobot, RobotSpec, Submit
-from lossy.faults import Loss, losing
+from lossy.faults import LOSSES, WAYS, Loss, Way, losing
 from lossy.fleet import LIMITS, FaultyRooms, epoch_of
 
 LOST = 3
@@ -50,10 +49,11 @@ async def check(fleet: FleetClient) -> None:
         pass
 
 
-async def main(address: str, namespace: str, loss: Loss) -> None:
-    assert loss in get_args(Loss)
+async def main(address: str, namespace: str, loss: Loss, way: Way) -> None:
+    assert loss in LOSSES
+    assert way in WAYS
     connect(address, namespace, None)
-    supervisor = FaultyRooms(namespace, LIMITS, environment=losing(loss, LOST))
+    supervisor = FaultyRooms(namespace, LIMITS, environment=losing(loss, LOST, way))
     fleet = await asyncio.to_thread(supervisor.client)
     async with asyncio.timeout(60):
         await check(fleet)
@@ -64,4 +64,4 @@ async def main(address: str, namespace: str, loss: Loss) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3]))  # type: ignore[arg-type]
+    asyncio.run(main(*sys.argv[1:]))  # type: ignore[arg-type]

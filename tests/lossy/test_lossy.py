@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lossy.cluster import Cluster, environment
-from lossy.faults import LOSSES, Loss, losing
+from lossy.faults import LOSSES, WAYS, Loss, Way, losing
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -26,17 +26,19 @@ def run(module: str, *arguments: str, **faults: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_every_command_of_which_calls_are_lost_happens_once(cluster: Cluster, loss: Loss) -> None:
-    said = run("lossy.commands", cluster.address, f"commands-{loss}", **losing(loss, 2))
+def test_every_command_of_which_calls_are_lost_happens_once(cluster: Cluster, loss: Loss, way: Way) -> None:
+    said = run("lossy.commands", cluster.address, f"commands-{loss}-{way}", way, **losing(loss, 2, way))
     assert "read_a_feed" in said
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_rooms_tell_each_other_comes_once_though_their_calls_are_lost(
-    cluster: Cluster, loss: Loss
+    cluster: Cluster, loss: Loss, way: Way
 ) -> None:
-    assert "told once" in run("lossy.publishes", cluster.address, f"publishes-{loss}", loss)
+    assert "told once" in run("lossy.publishes", cluster.address, f"publishes-{loss}-{way}", loss, way)
 
 
 def test_robots_that_beat_in_time_are_not_offline_though_calls_are_slow(cluster: Cluster) -> None:

@@ -1,0 +1,130 @@
+"""Calls to a room by a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from actors.wire import MAX_CALLS, Lost, Reachable, Wire, connect
+from fleet.errors import Busy, Conflict, Unavailable
+
+
+class Room(Reachable):
+    def __init__(self) -> None:
+        self.entered = 0
+        self.go = asyncio.Event()
+
+    async def echo(self, said: bytes, *more: object) -> tuple[bytes, int]:
+        return said, len(more)
+
+    async def wait(self) -> str:
+        self.entered += 1
+        await self.go.wait()
+        return "gone on"
+
+    async def refuse(self) -> None:
+        raise Conflict("it is taken", "taken", 2.0)
+
+    async def break_down(self) -> None:
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    room = Room()
+    await room.address()
+    yield room
+    room.go.set()
+    await room.close_entrance()
+
+
+@pytest.fixture
+async def wire(room: Room) -> AsyncIterator[Wire]:
+    wire = await connect(await room.address())
+    assert wire is not None
+    yield wire
+    wire.close()
+
+
+async def entered(room: Room, calls: int) -> None:
+    async with asyncio.timeout(10):
+        while room.entered < calls:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 5_000_000])
+async def test_what_is_said_arrives_whole_and_so_does_the_answer(wire: Wire, size: int) -> None:
+    said = b"x" * size
+    assert await wire.call("echo", (said, 1, None)) == (said, 2)
+
+
+async def test_answers_find_their_calls_in_whatever_order(room: Room, wire: Wire) -> None:
+    slow = asyncio.ensure_future(wire.call("wait", ()))
+    quick = [wire.call("echo", (b"%d" % n,)) for n in range(200)]
+    assert await asyncio.gather(*quick) == [(b"%d" % n, 0) for n in range(200)]
+    assert not slow.done()
+    room.go.set()
+    assert await slow == "gone on"
+
+
+async def test_a_refusal_arrives_as_itself_and_a_failure_as_one_of_the_fleet(wire: Wire) -> None:
+    with pytest.raises(Conflict) as refused:
+        await wire.call("refuse", ())
+    assert (refused.value.detail, refused.value.code, refused.value.retry_after_s) == (
+        "it is taken",
+        "taken",
+        2.0,
+    )
+    for broken in ("break_down", "no_such_method"):
+        with pytest.raises(Unavailable) as failed:
+            await wire.call(broken, ())
+        assert failed.value.code == "failed"
+    assert await wire.call("echo", (b"still here",)) == (b"still here", 0)
+
+
+async def test_who_left_is_not_waited_for(room: Room, wire: Wire) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await wire.call("wait", ())
+    room.go.set()
+    assert await wire.call("echo", (b"on",)) == (b"on", 0)
+
+
+async def test_the_end_of_a_connection_is_told_to_all_who_wait(room: Room, wire: Wire) -> None:
+    waiting = [asyncio.ensure_future(wire.call("wait", ())) for _ in range(3)]
+    await entered(room, 3)
+    wire.close()
+    assert [type(end) for end in await asyncio.gather(*waiting, return_exceptions=True)] == [Lost] * 3
+    with pytest.raises(Lost):
+        await wire.call("echo", (b"too late",))
+
+
+async def test_a_call_goes_on_when_its_caller_is_gone(room: Room, wire: Wire) -> None:
+    waiting = asyncio.ensure_future(wire.call("wait", ()))
+    await entered(room, 1)
+    wire.close()
+    with pytest.raises(Lost):
+        await waiting
+    again = await connect(await room.address())
+    assert again is not None
+    room.go.set()
+    assert await again.call("wait", ()) == "gone on"
+    assert room.entered == 2
+    again.close()
+
+
+async def test_a_caller_with_too_many_calls_is_told_so(room: Room, wire: Wire) -> None:
+    waiting = [asyncio.ensure_future(wire.call("wait", ())) for _ in range(MAX_CALLS)]
+    await entered(room, MAX_CALLS)
+    with pytest.raises(Busy):
+        await wire.call("echo", (b"one more",))
+    room.go.set()
+    assert await asyncio.gather(*waiting) == ["gone on"] * MAX_CALLS
+    assert await wire.call("echo", (b"now",)) == (b"now", 0)
+
+
+@pytest.mark.parametrize("address", ["", "\0fleetcast-nobody", "no-such-file"])
+async def test_where_nobody_is_there_is_no_wire(address: str) -> None:
+    assert await connect(address) is None
