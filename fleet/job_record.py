@@ -21,7 +21,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job and all that the store must know of it besides. No lease: after a restart every lease starts
     anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to by the
     event `claim_number`. `first_not_before` is that of the submission, `progress_events` how many the history
-    has. `changed_at` is when its status became what it is, where the job does not tell."""
+    has. `changed_at` is when its status became what it is, where the job does not tell,
+    `progress_sum` that of its last progress report."""
 
     job: Job
     seq: int
@@ -39,6 +40,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     stuck_at_ns: int | None = None
     claim_number: int = 0
     changed_at: WallTime | None = None
+    progress_sum: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):

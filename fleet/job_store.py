@@ -48,7 +48,7 @@ from fleet.messages import (
     Withdraw,
 )
 from fleet.named_jobs import named_jobs
-from fleet.reports import REPORTED, check_result, fenced, said_again
+from fleet.reports import REPORTED, check_result, fenced, said_again, said_in, sum_of
 from fleet.retry import backoff_ns
 from fleet.stuck_jobs import StuckJobs
 from fleet.submission import as_submitted, new_jobs, spec_of
@@ -258,19 +258,20 @@ class JobStore:
         return entry.job
 
     def _progress(self, entry: JobEntry, report: Report, now_ns: int, wall_ns: int) -> Job:
-        """The job shows the newest; its history tells of the first `max_progress_events`."""
+        """The job shows the newest; its history tells of the first `max_progress_events` that say anything
+        new: the answer to the last one may have been lost."""
         next_status(entry.job.status, report.event, self._ask(entry))
         entry.job = msgspec.structs.replace(
             entry.job, progress=report.progress, last_progress_at=rfc3339(wall_ns), stuck=False
         )
         entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
         self._stuck.note(entry)
-        if entry.progress_events < self._limits.max_progress_events:
-            entry.progress_events += 1
-            said = Said(report.progress, report.current_node, report.message)
-            self._record(entry, report.event, False, wall_ns, said)
-        else:
+        last_sum, entry.progress_sum = entry.progress_sum, sum_of(report)
+        if entry.progress_sum == last_sum or entry.progress_events >= self._limits.max_progress_events:
             self._note(entry)
+            return entry.job
+        entry.progress_events += 1
+        self._record(entry, report.event, False, wall_ns, said_in(report))
         return entry.job
 
     def announce(self, command: Announce, wall_ns: int) -> None:

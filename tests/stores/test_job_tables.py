@@ -346,6 +346,16 @@ def test_what_a_new_watcher_hears_of_the_jobs_is_the_same_after_a_restart(lastin
     assert kept.core.latest(10) == before
 
 
+def test_progress_whose_answer_a_restart_took_is_in_the_history_once(lasting_kept: Kept) -> None:
+    kept = lasting_kept
+    [name] = kept.submit()
+    [grant] = kept.claim()
+    kept.report(grant, JobEvent.PROGRESS, progress=40.0, message="half way")
+    kept.reopen()
+    kept.report(grant, JobEvent.PROGRESS, progress=40.0, message="half way")
+    assert [line.event for line in kept.tables.history(name)] == ["submit", "claim", "progress"]
+
+
 def passes(kept: Kept, seconds: float) -> None:
     kept.passes(seconds)
     kept.core.tick(*kept.clock)
