@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from actors.database import StoreUnreachable
 from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
@@ -105,10 +104,7 @@ def _check_store(settings: Settings) -> None:
     """Before Ray starts, too. Where the fleet may run already, the supervisor does it."""
     from actors import stores
 
-    try:
-        stores.check(settings.store_url(), settings.namespace, settings.limits())
-    except StoreUnreachable as error:
-        raise Unavailable(str(error)) from None
+    stores.check(settings.store_url(), settings.namespace, settings.limits())
 
 
 def _log_to(folder: Path) -> None:

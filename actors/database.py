@@ -84,8 +84,11 @@ class Database(Protocol):
 
     def marked(self) -> int: ...
 
-    def compact(self) -> None:
-        """Gives back what past writes hold: files, logs."""
+    def compact(self) -> bool:
+        """Beside the writer: gives back what past writes hold. True if `begin_log` is due."""
+
+    def begin_log(self) -> None:
+        """Between two transactions: the log begins anew, if nobody reads from it."""
 
     def close(self) -> None:
         """Also one that was opened in part, or refused."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from actors.database import Database, Row, Table
-from actors.writer import UNREADABLE, Counters, Writer, damaged
+from actors.writer import UNREADABLE, Counters, Opening, Writer, damaged
 
 MIGRATIONS = (
     (
@@ -40,8 +40,12 @@ class DocumentTables:
         self.now_ns = now_ns
 
     def open(self) -> tuple[int, list[Document]]:
-        """The reading of the clock at the last commit, and all documents. Raises StoreRefused."""
-        counters = self._writer.open().counters
+        """The reading of the clock at the last commit, and all documents. Raises StoreRefused, or
+        StoreUnreachable."""
+        return self._writer.open(self._read)
+
+    def _read(self, opening: Opening) -> tuple[int, list[Document]]:
+        counters = opening.counters
         rows = self._database.query("SELECT kind, id, check_sum, document FROM fleetcast_documents")
         if len(rows) != counters.live:
             raise damaged(self._database, f"the number of its documents ({len(rows)} of {counters.live})")
@@ -78,8 +82,11 @@ class DocumentTables:
     def clean(self, wall_ns: int) -> int:
         return 0
 
-    def compact(self) -> None:
-        self._database.compact()
+    def compact(self) -> bool:
+        return self._database.compact()
+
+    def begin_log(self) -> None:
+        self._database.begin_log()
 
     def close(self) -> None:
         self._database.close()
@@ -105,7 +112,10 @@ class MemoryDocuments:
     def clean(self, wall_ns: int) -> int:
         return 0
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
+        return False
+
+    def begin_log(self) -> None:
         pass
 
     def close(self) -> None:

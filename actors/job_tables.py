@@ -109,16 +109,21 @@ class JobTables:
         self._limits = limits
         self._writer = Writer(database, "jobs", fleet, MIGRATIONS)
         self._counters = Counters()
+        self._recent: list[bytes] = []
         self._dead_letters = DeadLetterRows(database, _WHOLE, self._whole)
         self.now_ns = now_ns
 
     # -- opening
 
     def open(self, wall_ns: int) -> tuple[Opening, JobsAtRest]:
-        """Takes the writer's place. Raises StoreRefused."""
-        opening = self._writer.open()
-        self._counters = opening.counters
-        return opening, self._at_rest(wall_ns)
+        """Takes the writer's place. Raises StoreRefused, or StoreUnreachable."""
+
+        def read(opening: Opening) -> tuple[Opening, JobsAtRest]:
+            self._counters = opening.counters
+            self._recent = self._recent_events()
+            return opening, self._at_rest(wall_ns)
+
+        return self._writer.open(read)
 
     def _at_rest(self, wall_ns: int) -> JobsAtRest:
         counters = self._counters
@@ -153,7 +158,12 @@ class JobTables:
         )
 
     def recent_events(self) -> list[bytes]:
-        """The newest messages of the live-jobs feed, without a hole, up to the last; as many as it holds."""
+        """The newest messages of the live-jobs feed at the opening, without a hole, up to the last; as many
+        as it holds. Once: they are not kept here."""
+        recent, self._recent = self._recent, []
+        return recent
+
+    def _recent_events(self) -> list[bytes]:
         limits, number = self._limits, self._counters.number
         rows = self._database.query(
             "SELECT e.number, e.check_sum, e.event, e.seq, j.job_id FROM fleetcast_events e "
@@ -214,11 +224,13 @@ class JobTables:
 
     def _gone(self, seqs: set[int]) -> set[int]:
         """Jobs that finished long ago, of which something is told although retention has deleted them."""
-        if not seqs:
-            return seqs
-        marks = ", ".join("?" * len(seqs))
-        kept = self._database.query(f"SELECT seq FROM fleetcast_jobs WHERE seq IN ({marks})", list(seqs))
-        return seqs - {seq for (seq,) in kept}
+        asked, gone = list(seqs), set(seqs)
+        for start in range(0, len(asked), ASKED):
+            some = asked[start : start + ASKED]
+            marks = ", ".join("?" * len(some))
+            kept = self._database.query(f"SELECT seq FROM fleetcast_jobs WHERE seq IN ({marks})", some)
+            gone.difference_update(seq for (seq,) in kept)
+        return gone
 
     def _count(self, records: Sequence[Fact | Announcement]) -> Counters:
         """Where the counters stand after these."""
@@ -262,8 +274,11 @@ class JobTables:
         self._writer.commit(work, self._count(()))
         return max(deleted, expired)
 
-    def compact(self) -> None:
-        self._database.compact()
+    def compact(self) -> bool:
+        return self._database.compact()
+
+    def begin_log(self) -> None:
+        self._database.begin_log()
 
     # -- reading, in any thread
 

@@ -73,7 +73,10 @@ class MemoryJobTables:
             del self._replies[request_id]
         return max(len(old), len(expired))
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
+        return False
+
+    def begin_log(self) -> None:
         pass
 
     def find(self, job_ids: Sequence[str]) -> list[JobRecord]:

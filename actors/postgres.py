@@ -18,10 +18,13 @@ from actors.postgres_arrays import columns_of, register
 
 TYPES = {"id": "BIGINT", "int": "BIGINT", "text": "TEXT", "bytes": "BYTEA"}
 ARRAYS = {"int": "bigint[]", "text": "text[]", "bytes": "bytea[]"}
+STATEMENT_BYTES = 64 * 1024 * 1024  # PostgreSQL ends a connection that sends it a value of 1 GB
 CONNECT_S = 5
 HOLD_S = 15.0  # longer than the server takes to give up a peer that vanished, with the settings below
-# Each end gives up another that vanished; of several hosts the one that takes writes is ours.
+# Each end gives up another that vanished; of several hosts the one that takes writes is ours. What was set
+# for our role or database with others in mind (timeouts, isolation) would end a writer that is well.
 SETTINGS = {
+    "client_encoding": "UTF8",
     "connect_timeout": CONNECT_S,
     "application_name": "fleetcast",
     "target_session_attrs": "read-write",
@@ -29,11 +32,12 @@ SETTINGS = {
     "keepalives_interval": 1,
     "keepalives_count": 3,
     "tcp_user_timeout": 5_000,
-    "options": (
-        "-c synchronous_commit=on -c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 "
-        "-c tcp_keepalives_count=3 -c tcp_user_timeout=10000 -c idle_in_transaction_session_timeout=60000"
-    ),
 }
+OPTIONS = (
+    "-c synchronous_commit=on -c tcp_keepalives_idle=4 -c tcp_keepalives_interval=2 "
+    "-c tcp_keepalives_count=3 -c tcp_user_timeout=10000 -c idle_in_transaction_session_timeout=60000 "
+    "-c statement_timeout=0 -c lock_timeout=0 -c default_transaction_isolation=read\\ committed"
+)
 
 
 class PostgresDatabase:
@@ -43,6 +47,7 @@ class PostgresDatabase:
             where = conninfo_to_dict(url)
         except psycopg.ProgrammingError:
             raise StoreRefused("the URL of the store is none: postgresql://USER@HOST/DATABASE") from None
+        self._options = f"{where.get('options', '')} {OPTIONS}"  # the last of two counts
         self.name = f"the PostgreSQL database {where.get('dbname', '')} at {where.get('host', 'localhost')}"
         self._writer: psycopg.Connection[Any] | None = None
         self._reader: psycopg.Connection[Any] | None = None
@@ -54,7 +59,7 @@ class PostgresDatabase:
 
     def _open(self) -> psycopg.Connection[Any]:
         try:
-            made = psycopg.connect(self._url, autocommit=True, **SETTINGS)  # type: ignore[arg-type]
+            made = psycopg.connect(self._url, autocommit=True, options=self._options, **SETTINGS)  # type: ignore[arg-type]
         except psycopg.OperationalError as error:
             raise StoreUnreachable(
                 f"{self.name} does not answer ({_reason(error)}): is it running, and is --store right?"
@@ -64,8 +69,11 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def judged(self) -> Iterator[None]:
+        """A full disk, a server that goes down or one that only reads is not the fault of the store."""
         try:
             yield
+        except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
+            raise StoreUnreachable(f"cannot use {self.name} now: {_reason(error)}") from None
         except psycopg.Error as error:
             raise StoreRefused(f"cannot use {self.name}: {_reason(error)}") from None
 
@@ -126,9 +134,9 @@ class PostgresDatabase:
         self._bulk(table, rows, _on_conflict(table))
 
     def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
-        """One statement, with an array a column: a statement a row costs a multiple."""
-        if rows:
-            columns = columns_of(list(table.columns.values()), rows)
+        """A statement for many rows, with an array a column: a statement a row costs a multiple."""
+        for some in _portions(rows):
+            columns = columns_of(list(table.columns.values()), some)
             with self._reaching():
                 self._there().execute(_insert(table) + rest, columns)
 
@@ -145,12 +153,10 @@ class PostgresDatabase:
     def _read(self, sql: str, args: Sequence[Any]) -> list[Row]:
         if self._reader is None or self._reader.closed:
             self._reader = self._open()
-        try:
+        # No text of PostgreSQL has a NUL, so that nothing has such a name.
+        args = [None if isinstance(value, str) and "\0" in value else value for value in args]
+        with self.judged():
             return self._reader.execute(_placed(sql), args or None).fetchall()
-        except psycopg.OperationalError as error:
-            if not self._reader.closed and not self._reader.broken:
-                raise
-            raise StoreUnreachable(f"{self.name}: {_reason(error)}") from None
 
     # -- the server looks after its files itself
 
@@ -160,7 +166,10 @@ class PostgresDatabase:
     def marked(self) -> int:
         return 0
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
+        return False
+
+    def begin_log(self) -> None:
         pass
 
     def close(self) -> None:
@@ -185,6 +194,18 @@ def _insert(table: Table) -> names.Composed:
         names.SQL(", ").join(map(names.Identifier, table.columns)),
         names.SQL(", ").join(names.SQL(f"%s::{ARRAYS[kind]}") for kind in table.columns.values()),
     )
+
+
+def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Of `STATEMENT_BYTES`, and of what its last row has beyond: what is long in a row comes last."""
+    begin = size = 0
+    for index, row in enumerate(rows):
+        size += len(row[-1])
+        if size >= STATEMENT_BYTES:
+            yield rows[begin : index + 1]
+            begin, size = index + 1, 0
+    if begin < len(rows):
+        yield rows[begin:]
 
 
 def _on_conflict(table: Table) -> names.Composed:

@@ -75,7 +75,6 @@ class RegistryRoom(Reachable):
         self._keys = KeyTable(limits)
         self._occupancy = OccupancyTable(limits)
         self._replies = Replies(limits.max_remembered)
-        self._deleted: list[Document] = []
         self._tables = document_tables(store, fleet)
         clock_ns, documents = opened(self._tables.open)
         self._clock = ActiveClock(clock_ns)
@@ -89,12 +88,12 @@ class RegistryRoom(Reachable):
         self._upkeep = Upkeep(self._journal, self._tables, limits)
 
     def _restore(self, documents: Sequence[Document]) -> None:
-        found = registry_documents.registered(documents, time.time_ns())
+        found = registry_documents.registered(documents)
         self._core.restore(found.robots, self._clock.now_ns)
         self._keys.restore(found.keys)
-        for request_id in found.deletions:
+        self._deletions = registry_documents.Deletions(found.deletions)
+        for request_id in self._deletions:
             self._replies.keep(request_id, None)
-        self._deleted += registry_documents.outdated(documents, found)
 
     async def heartbeats(self, beats: Sequence[Beat]) -> list[BeatReply]:
         replies = self._core.heartbeats(beats, self._clock.tick(), time.time_ns())
@@ -178,7 +177,7 @@ class RegistryRoom(Reachable):
                 return self._core.give_up_deletion(command.robot_id)
             case DeleteRobot():
                 self._core.delete(command.robot_id, command.admission, now_ns, wall_ns)
-                self._deleted.append(registry_documents.deletion(command.request_id, wall_ns))
+                self._deletions.add(command.request_id, wall_ns)
                 return self._keys.revoke_robot(command.robot_id, wall_ns)
             case IssueKey():
                 return self._keys.issue(
@@ -198,7 +197,7 @@ class RegistryRoom(Reachable):
     async def _commit(self) -> None:
         """What was decided is announced once it is safe, in the order in which it was decided."""
         events, keys, robots = self._core.take_events(), self._keys.take_changes(), self._core.take_records()
-        deleted, self._deleted = self._deleted, []
+        deleted = self._deletions.take_changes(time.time_ns())
         changes = registry_documents.changes(robots, keys, self._keys.take_forgotten())
 
         def announce() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -20,29 +21,44 @@ _key = msgspec.json.Decoder(KeyRecord).decode
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """What a registry finds when it is opened; `deletions` are the ids of requests that deleted a robot."""
+    """What a registry finds when it is opened; `deletions` are requests that deleted robots, with when."""
 
     robots: list[RobotRecord]
     keys: list[KeyRecord]
-    deletions: list[str]
+    deletions: list[tuple[int, str]]
 
 
-def registered(documents: Sequence[Document], wall_ns: int) -> Registered:
+def registered(documents: Sequence[Document]) -> Registered:
     kinds: dict[str, list[Document]] = {ROBOT: [], KEY: [], DELETION: []}
     for document in documents:
         kinds[document.kind].append(document)
-    lately = [d.id for d in kinds[DELETION] if int(d.data or b"0") > wall_ns - REPEATED_S * SECOND]
     return Registered(
         [_robot(document.data or b"") for document in kinds[ROBOT]],
         [_key(document.data or b"") for document in kinds[KEY]],
-        lately,
+        [(int(document.data or b"0"), document.id) for document in kinds[DELETION]],
     )
 
 
-def outdated(documents: Sequence[Document], found: Registered) -> list[Document]:
-    """Deletions that nobody will repeat any more."""
-    kept = set(found.deletions)
-    return [Document(DELETION, d.id, None) for d in documents if d.kind == DELETION and d.id not in kept]
+class Deletions:
+    """Requests that deleted a robot, as long as somebody may repeat them: `REPEATED_S`."""
+
+    def __init__(self, known: Iterable[tuple[int, str]] = ()) -> None:
+        self._known = deque(sorted(known))  # since 1970, the oldest first
+        self._fresh: list[Document] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return (request_id for _, request_id in self._known)
+
+    def add(self, request_id: str, wall_ns: int) -> None:
+        self._known.append((wall_ns, request_id))
+        self._fresh.append(Document(DELETION, request_id, str(wall_ns).encode()))
+
+    def take_changes(self, wall_ns: int) -> list[Document]:
+        """Since the last call: which came, and which nobody will repeat any more."""
+        changes, self._fresh = self._fresh, []
+        while self._known and self._known[0][0] <= wall_ns - REPEATED_S * SECOND:
+            changes.append(Document(DELETION, self._known.popleft()[1], None))
+        return changes
 
 
 def changes(
@@ -54,7 +70,3 @@ def changes(
         *(Document(KEY, record.key.key_id, encode(record)) for record in keys),
         *(Document(KEY, key_id, None) for key_id in forgotten_keys),
     ]
-
-
-def deletion(request_id: str, wall_ns: int) -> Document:
-    return Document(DELETION, request_id, str(wall_ns).encode())

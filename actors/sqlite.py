@@ -23,7 +23,8 @@ from actors.database import Row, StoreHeld, StoreRefused, StoreUnreachable, Tabl
 TYPES = {"id": "INTEGER", "int": "INTEGER", "text": "TEXT", "bytes": "BLOB"}
 BUSY_S = 10.0
 HOLD_S = 5.0
-WAL_BYTES = 64 * 1024 * 1024  # beyond it a checkpoint waits for writers, so that the log begins anew
+WAL_BYTES = 64 * 1024 * 1024  # beyond it the log is begun anew, whenever it has grown by so much
+READERS_MS = 200  # for which that waits, while nobody can write
 ROWS = (64, 16, 4, 1)
 _MARK = struct.Struct("<QI")
 
@@ -38,6 +39,7 @@ class SqliteDatabase:
         self._open_ones: list[sqlite3.Connection] = []
         self._map: mmap.mmap | None = None
         self._settled = False
+        self._long = WAL_BYTES
 
     def connect(self) -> None:
         if self.marked() and not (self._path.exists() and self._path.stat().st_size):
@@ -48,6 +50,7 @@ class SqliteDatabase:
             self._writer.execute("PRAGMA journal_mode=WAL")
             self._writer.execute("PRAGMA wal_autocheckpoint=0")  # `compact` does it, beside the writer
             self._compactor = self._open("rw")
+            self._compactor.execute(f"PRAGMA busy_timeout={READERS_MS}")
             self._reader = self._open("ro")
             [(found,)] = self._reader.execute("PRAGMA quick_check(1)").fetchall()
             if found != "ok":
@@ -152,11 +155,21 @@ class SqliteDatabase:
         with self._reading, self.judged():
             return self._reader.execute(sql, args).fetchall()
 
-    def compact(self) -> None:
-        """Copies the log into the file. Past `WAL_BYTES` it waits until the log may begin anew."""
+    def compact(self) -> bool:
+        """Copies the log into the file. While commits come all the time it grows nevertheless: it begins anew
+        only where all of it has been copied when somebody writes."""
+        self._compactor.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return self._log_bytes() > self._long
+
+    def begin_log(self) -> None:
+        """What is left is copied here, in the thread that writes: next to a busy writer a checkpoint that
+        needs the log for itself waits in vain."""
+        self._compactor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._long = self._log_bytes() + WAL_BYTES  # not at once again where somebody reads for long
+
+    def _log_bytes(self) -> int:
         wal = self._path.with_name(self._path.name + "-wal")
-        big = wal.exists() and wal.stat().st_size > WAL_BYTES
-        self._compactor.execute(f"PRAGMA wal_checkpoint({'RESTART' if big else 'PASSIVE'})").fetchall()
+        return wal.stat().st_size if wal.exists() else 0
 
     # -- the mark: a copy of the number of commits, which shows if the database has lost some
 

@@ -14,7 +14,7 @@ from actors.document_tables import DocumentTables, MemoryDocuments
 from actors.job_tables import JobTables
 from actors.memory_tables import MemoryJobTables
 from actors.sqlite import SqliteDatabase
-from fleet.errors import Misuse
+from fleet.errors import Misuse, Unavailable
 from fleet.limits import Limits
 
 log = logging.getLogger("fleetcast.stores")
@@ -38,12 +38,15 @@ def pinned(store: str) -> bool:
 
 
 def check(store: str, fleet: str, limits: Limits) -> None:
-    """Opens it and closes it again. Raises StoreRefused with what is wrong."""
+    """Opens it and closes it again. Raises StoreRefused, or Unavailable, with what is wrong."""
     jobs, documents = job_tables(store, fleet, limits), document_tables(store, fleet)
-    jobs.open(0)
-    jobs.close()
-    documents.open()
-    documents.close()
+    try:
+        jobs.open(0)
+        jobs.close()
+        documents.open()
+        documents.close()
+    except StoreUnreachable as error:
+        raise Unavailable(str(error)) from None
 
 
 def opened(opening: Callable[[], Result]) -> Result:

@@ -46,7 +46,7 @@ class Supervisor(msgspec.Struct):
 
     def start(self) -> Rooms:
         """Finds or makes every actor; safe to call from several doors, one after another. Raises
-        StoreRefused, before any is made."""
+        StoreRefused or Unavailable, before any is made."""
         if self._first():
             stores.check(self.store, self.namespace, self.limits)
         began_ns = time.time_ns()

@@ -19,7 +19,9 @@ log = logging.getLogger("fleetcast.upkeep")
 class Keeps(Protocol):
     blocking: bool
 
-    def compact(self) -> None: ...
+    def compact(self) -> bool: ...
+
+    def begin_log(self) -> None: ...
 
     def clean(self, wall_ns: int) -> int: ...
 
@@ -50,9 +52,9 @@ class Upkeep:
                 os._exit(1)
 
     async def _compact(self) -> None:
-        """Beside the writer, which goes on."""
-        if self._tables.blocking:
-            await asyncio.to_thread(self._tables.compact)
+        """Beside the writer, which goes on; what cannot be done so, in its place."""
+        if self._tables.blocking and await asyncio.to_thread(self._tables.compact):
+            await self._journal.run(self._tables.begin_log)
 
     async def _clean(self) -> None:
         while await self._journal.run(lambda: self._tables.clean(time.time_ns())) == CLEANED:

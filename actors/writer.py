@@ -7,13 +7,14 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from actors import failpoints
 from actors.database import Database, StoreHeld, StoreRefused, StoreUnreachable
 
+Result = TypeVar("Result")
 RECONNECT_S = 10.0
 KEPT_OPENINGS = 1_000
 
@@ -86,12 +87,12 @@ class Writer:
 
     # -- opening
 
-    def open(self) -> Opening:
-        """Brings the schema up to date and takes the next epoch. Raises StoreRefused, and then leaves the
-        store as it was and is open to nobody; or StoreUnreachable."""
+    def open(self, read: Callable[[Opening], Result]) -> Result:
+        """Brings the schema up to date, takes the next epoch, and reads what is there. Raises StoreRefused,
+        and then leaves the store as it was and is open to nobody; or StoreUnreachable."""
         try:
             with self._database.judged():
-                return self._open()
+                return read(self._open())
         except BaseException:
             self._database.close()
             raise

@@ -1,5 +1,5 @@
-"""Sockets live as long as what they were opened with: a token that runs out or a key that is revoked or
-replaced closes them."""
+"""Sockets, and requests that wait, live as long as what they came with: a token that runs out or a key that
+is revoked or replaced ends them."""
 
 from __future__ import annotations
 
@@ -7,34 +7,51 @@ import asyncio
 import heapq
 import itertools
 import time
+from typing import Protocol
 
 import msgspec
 
 from api.auth import Principal
 from api.background import Background
-from api.websocket_protocol import FleetSocket
 
 PERIOD_S = 0.25
 
 
-class LiveCredentials:
-    """One timer for all sockets, within a quarter of a second; a revocation closes at once."""
+class Lives(Protocol):
+    """Itself a key of dictionaries."""
+
+    def close_with(self, code: int, reason: str) -> None: ...
+
+
+class WaitingRequest:
+    """`ended` gets the reason."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, FleetSocket]] = []
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def close_with(self, code: int, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+
+class LiveCredentials:
+    """One timer for all, within a quarter of a second; a revocation closes at once."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Lives]] = []
         self._tie = itertools.count()
-        self._live: dict[FleetSocket, Principal] = {}
-        self._by_key: dict[str, set[FleetSocket]] = {}
+        self._live: dict[Lives, Principal] = {}
+        self._by_key: dict[str, set[Lives]] = {}
         self._background = Background()
 
-    def watch(self, socket: FleetSocket, principal: Principal) -> None:
+    def watch(self, socket: Lives, principal: Principal) -> None:
         self._live[socket] = principal
         if principal.key_id:
             self._by_key.setdefault(principal.key_id, set()).add(socket)
         if principal.expires_at is not None:
             heapq.heappush(self._heap, (principal.expires_at, next(self._tie), socket))
 
-    def forget(self, socket: FleetSocket) -> None:
+    def forget(self, socket: Lives) -> None:
         """Entries of closed sockets leave the heap in bulk, once they are most of it."""
         principal = self._live.pop(socket, None)
         if principal is not None and principal.key_id:
@@ -46,7 +63,7 @@ class LiveCredentials:
             self._heap = [entry for entry in self._heap if self._stands(entry)]
             heapq.heapify(self._heap)
 
-    def _stands(self, entry: tuple[float, int, FleetSocket]) -> bool:
+    def _stands(self, entry: tuple[float, int, Lives]) -> bool:
         """Whether its socket is open and ends at that time still."""
         principal = self._live.get(entry[2])
         return principal is not None and principal.expires_at == entry[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -19,18 +20,25 @@ from fleet.keys import KeyRecord, digest_of, well_formed
 log = logging.getLogger("fleetcast.keys")
 _decode = msgspec.json.Decoder(KeyRecord).decode
 PAUSE_S = 0.2
+MIN_SWEEP = 1_024
 
 
 class KeyRing:
     """Follows the `keys` feed: the whole table once, then its changes. A hole, as after a restart of the
-    registry, means the table again."""
+    registry, means the table again. Bound: the live keys, which the registry bounds, and at most three
+    times as many dead ones, or 3,000: these stay for a while, to tell an older word on them from the last."""
 
     def __init__(self, on_revoked: Callable[[str], None], on_shortened: Callable[[str, float], None]) -> None:
         self.ready = asyncio.Event()
         self._on_revoked = on_revoked
         self._on_shortened = on_shortened
         self._by_digest: dict[str, KeyRecord] = {}
+        self._dead: set[str] = set()  # digests, at the sweep before
+        self._sweep_at = MIN_SWEEP
         self._background = Background()
+
+    def __len__(self) -> int:
+        return len(self._by_digest)
 
     def find(self, secret: str, now_s: float) -> KeyRecord | None:
         """The key, unless it is unknown, revoked or expired at `now_s` (since 1970). A dictionary of
@@ -78,8 +86,18 @@ class KeyRing:
         known = self._by_digest.get(record.digest)
         if known is not None and known.ends_s < record.ends_s:
             return
+        if known is None and len(self._by_digest) >= self._sweep_at:
+            self._sweep(time.time())
         self._by_digest[record.digest] = record
         if record.key.revoked_at is not None:
             self._on_revoked(record.key.key_id)
         elif known is not None and record.ends_s < known.ends_s:
             self._on_shortened(record.key.key_id, record.ends_s)
+
+    def _sweep(self, now_s: float) -> None:
+        """Forgets who was dead at the sweep before already."""
+        dead = {digest for digest, record in self._by_digest.items() if not record.live(now_s)}
+        for digest in dead & self._dead:
+            del self._by_digest[digest]
+        self._dead = dead - self._dead
+        self._sweep_at = max(MIN_SWEEP, 2 * len(self._by_digest))

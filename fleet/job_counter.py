@@ -17,6 +17,7 @@ class JobCounter:
         self._of = dict.fromkeys(JobStatus, 0)
         self._today = {JobStatus.COMPLETED: 0, JobStatus.FAILED: 0}
         self._day = 0
+        self.live_bytes = 0  # payloads of the jobs that are not finished
         self._waits = WaitWindow(limits.wait_window_s)
 
     def restore(self, completed_today: int, failed_today: int, wall_ns: int) -> None:

@@ -26,6 +26,7 @@ class JobEntry(msgspec.Struct, kw_only=True):
     lease_ms: int = 0
     first_not_before: str | None = None
     progress_events: int = 0
+    progress_sum: int = 0
     stuck_at_ns: int | None = None
     claim_number: int = 0
 
@@ -53,9 +54,10 @@ class JobEntry(msgspec.Struct, kw_only=True):
             lease_ms=record.lease_ms,
             first_not_before=record.first_not_before,
             progress_events=record.progress_events,
+            progress_sum=record.progress_sum,
             needs=(job.environment, frozenset(job.required_capabilities)),
             size_bytes=len(encode(job.payload)),
-            changed_at=job.finished_at or job.started_at or job.claimed_at or job.created_at,
+            changed_at=record.changed_at or last_change_of(job),
         )
         entry.add_result_size()
         return entry
@@ -81,6 +83,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
             self.progress_events,
             self.stuck_at_ns,
             self.claim_number,
+            None if self.changed_at == last_change_of(self.job) else self.changed_at,
+            self.progress_sum,
         )
 
     def deadlines(self) -> list[tuple[int, JobEvent]]:
@@ -92,3 +96,8 @@ class JobEntry(msgspec.Struct, kw_only=True):
             (self.stuck_at_ns, JobEvent.STUCK),
         )
         return [(at_ns, event) for at_ns, event in dated if at_ns is not None]
+
+
+def last_change_of(job: Job) -> str:
+    """As far as the job itself tells: of one that came back to the queue it does not."""
+    return job.finished_at or job.started_at or job.claimed_at or job.created_at

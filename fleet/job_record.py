@@ -21,7 +21,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A job and all that the store must know of it besides. No lease: after a restart every lease starts
     anew. `seq` is its place in the order of submission, `claim_id` the request that it was granted to by the
     event `claim_number`. `first_not_before` is that of the submission, `progress_events` how many the history
-    has."""
+    has. `changed_at` is when its status became what it is, where the job does not tell,
+    `progress_sum` that of its last progress report."""
 
     job: Job
     seq: int
@@ -38,6 +39,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     progress_events: int = 0
     stuck_at_ns: int | None = None
     claim_number: int = 0
+    changed_at: WallTime | None = None
+    progress_sum: int = 0
 
 
 class Said(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,7 +54,7 @@ class Said(msgspec.Struct, frozen=True, omit_defaults=True):
 class Fact(msgspec.Struct, frozen=True):
     """One change of one job. Those with `part` 0 are the events of the live-jobs feed, and `number` is their
     place in it; the others come after that event, in the order of `part`. One that is not `recorded` changes
-    the job, and its history does not tell of it."""
+    the job, and neither the feed nor its history tells of it: it has the number and part of the last."""
 
     number: int
     part: int
@@ -63,7 +66,7 @@ class Fact(msgspec.Struct, frozen=True):
 
     @property
     def announced(self) -> bool:
-        return self.part == 0
+        return self.part == 0 and self.recorded
 
     @property
     def job(self) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -23,6 +23,7 @@ from fleet.job_entry import JobEntry
 from fleet.job_record import Announcement, Fact, JobFilter, JobRecord, JobsAtRest, Said
 from fleet.kept_replies import KeptReplies, KeptReply
 from fleet.known_ids import KnownIds
+from fleet.latest_jobs import latest_jobs
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     LATE_ADMISSION,
@@ -34,7 +35,6 @@ from fleet.messages import (
     Claim,
     Command,
     EndClaim,
-    Get,
     GiveBack,
     Granted,
     JobCounts,
@@ -47,7 +47,8 @@ from fleet.messages import (
     Submit,
     Withdraw,
 )
-from fleet.reports import REPORTED, check_result, fenced, said_again
+from fleet.named_jobs import named_jobs
+from fleet.reports import REPORTED, check_result, fenced, said_again, said_in, sum_of
 from fleet.retry import backoff_ns
 from fleet.stuck_jobs import StuckJobs
 from fleet.submission import as_submitted, new_jobs, spec_of
@@ -96,7 +97,6 @@ class JobStore:
         self._seq = max(self._seq, rest.seq)
         self.replies.restore(rest.replies_expiring)
         self._desk.restore(rest.records)
-        self._facts.clear()
 
     def _resume(self, entry: JobEntry, record: JobRecord, now_ns: int, wall_ns: int) -> None:
         job = entry.job
@@ -105,6 +105,8 @@ class JobStore:
             if entry.due and record.expires_at_ns is not None:
                 entry.expires_at_ns = record.expires_at_ns
                 self._deadlines.set_by(job.job_id, entry.expires_at_ns)
+            elif entry.expires_at_ns is not None:
+                self._note(entry)
             return
         self._held.setdefault(job.robot_id or "", set()).add(job.job_id)
         entry.lease_until_ns = now_ns + (entry.lease_ms or self._limits.lease_ms) * MS
@@ -140,6 +142,9 @@ class JobStore:
     def _check_room(self, jobs: int) -> None:
         if jobs > self._room():
             raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
+        if jobs and self._counter.live_bytes >= self._limits.max_live_bytes:
+            limit = self._limits.max_live_bytes
+            raise Full(f"payloads of jobs to be done are at their limit of {limit} bytes", "queue_full", 1.0)
 
     def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
         self._submitted.add(record.job.job_id)
@@ -157,6 +162,7 @@ class JobStore:
         self._jobs[record.job.job_id] = entry
         self._seq = max(self._seq, record.seq + 1)
         self._counter.add(record.job.status)
+        self._counter.live_bytes += 0 if record.job.status in TERMINAL else entry.size_bytes
         return entry
 
     def retry(self, command: Retry, now_ns: int, wall_ns: int) -> Job:
@@ -252,21 +258,20 @@ class JobStore:
         return entry.job
 
     def _progress(self, entry: JobEntry, report: Report, now_ns: int, wall_ns: int) -> Job:
-        """The job shows the newest; its history tells of the first `max_progress_events`."""
+        """The job shows the newest; its history tells of the first `max_progress_events` that say anything
+        new: the answer to the last one may have been lost."""
         next_status(entry.job.status, report.event, self._ask(entry))
-        at = rfc3339(wall_ns)
         entry.job = msgspec.structs.replace(
-            entry.job, progress=report.progress, last_progress_at=at, stuck=False
+            entry.job, progress=report.progress, last_progress_at=rfc3339(wall_ns), stuck=False
         )
         entry.stuck_at_ns = now_ns + self._limits.stuck_after_s * SECOND
         self._stuck.note(entry)
-        if entry.progress_events < self._limits.max_progress_events:
-            entry.progress_events += 1
-            said = Said(report.progress, report.current_node, report.message)
-            self._record(entry, report.event, False, wall_ns, said)
-        else:
-            unsaid = Fact(self._number - 1, self._part, report.event, at, entry.record(), recorded=False)
-            self._facts.append(unsaid)
+        last_sum, entry.progress_sum = entry.progress_sum, sum_of(report)
+        if entry.progress_sum == last_sum or entry.progress_events >= self._limits.max_progress_events:
+            self._note(entry)
+            return entry.job
+        entry.progress_events += 1
+        self._record(entry, report.event, False, wall_ns, said_in(report))
         return entry.job
 
     def announce(self, command: Announce, wall_ns: int) -> None:
@@ -293,7 +298,10 @@ class JobStore:
             if entry.token != named.token:
                 stop += [named.job_id] if named.token > entry.token else []
                 continue
-            entry.lease_until_ns = now_ns + max(entry.lease_ms, beats.lease_ms) * MS
+            if beats.lease_ms > entry.lease_ms:
+                entry.lease_ms = beats.lease_ms  # its robot beats more slowly now, after a restart too
+                self._note(entry)
+            entry.lease_until_ns = now_ns + entry.lease_ms * MS
             if entry.job.cancel_requested or entry.timed_out:
                 stop.append(named.job_id)
         return stop
@@ -346,7 +354,10 @@ class JobStore:
         """Due jobs become visible, leases and waits end, silent doors lose their claims."""
         self._counter.roll_day(wall_ns)
         for job_id in self._scheduled.take_ringing(wall_ns):
-            self._enqueue(self._jobs[job_id], now_ns, wall_ns)
+            entry = self._jobs[job_id]
+            self._enqueue(entry, now_ns, wall_ns)
+            if entry.expires_at_ns is not None:
+                self._note(entry)
         for job_id in self._deadlines.take_ringing(now_ns):
             self._deadline(self._jobs[job_id], now_ns, wall_ns)
         self._desk.tick(now_ns)
@@ -446,7 +457,8 @@ class JobStore:
 
     def _request_stop(self, entry: JobEntry, event: JobEvent, now_ns: int, wall_ns: int) -> None:
         next_status(entry.job.status, event, self._ask(entry))
-        entry.stop_at_ns = now_ns + self._limits.cancel_grace_ms * MS
+        # Asked once more, by its owner or its timeout, the job has no longer than it had.
+        entry.stop_at_ns = entry.stop_at_ns or now_ns + self._limits.cancel_grace_ms * MS
         self._deadlines.set_by(entry.job.job_id, entry.stop_at_ns)
         if event is JobEvent.CANCEL:
             entry.job = msgspec.structs.replace(entry.job, cancel_requested=True)
@@ -536,6 +548,7 @@ class JobStore:
     def _finish(self, entry: JobEntry, wall_ns: int) -> None:
         job = entry.job
         self._counter.end(job.status, wall_ns)
+        self._counter.live_bytes -= entry.size_bytes
         entry.add_result_size()
         self._shelve(entry, self._number + 1)
 
@@ -555,20 +568,8 @@ class JobStore:
 
     def forgotten(self, commands: Iterable[Command | Redrive]) -> set[str]:
         """Jobs that these are about and that are not in memory, if they exist: `remember` them first."""
-        named: set[str] = set()
-        for command in commands:
-            if isinstance(command, Get | Retry | Cancel | Report):
-                named.add(command.job_id)
-            if isinstance(command, Submit):
-                named.update(self._made_by(command, command.job_ids))
-            elif isinstance(command, Retry):
-                named.update(self._made_by(command, [command.new_job_id]))
+        named = named_jobs(commands, self._submitted, self.replies)
         return {job_id for job_id in named if job_id not in self._jobs}
-
-    def _made_by(self, command: Keyed, job_ids: list[str]) -> list[str]:
-        if job_ids and job_ids[0] in self._submitted:
-            return job_ids
-        return self.replies.job_ids(command)
 
     def remember(self, record: JobRecord) -> None:
         """A finished job that somebody names again; for a job that is known nothing changes."""
@@ -576,16 +577,9 @@ class JobStore:
             self._shelve(self._keep(record), self._number)
 
     def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
-        """Jobs with the time at which their status became what it is, oldest change first: of the `limit`
-        a quarter for those that ended last, the rest for those that robots hold and for those that wait,
-        newest first. The second value is whether every live job is among them."""
-        ended = [self._jobs[job_id] for job_id in self._finished.newest(limit // 4)]
-        held = (self._jobs[job_id] for jobs in self._held.values() for job_id in jobs)
-        waiting = (e for e in reversed(self._jobs.values()) if e.job.status is JobStatus.PENDING)
-        live = list(islice(chain(held, waiting), limit - len(ended)))
-        found = sorted(ended + live, key=lambda entry: (entry.changed_at, entry.seq))
-        complete = len(live) == len(self._jobs) - len(self._finished)
-        return [(entry.job, entry.changed_at) for entry in found], complete
+        """Jobs with the time at which their status became what it is, oldest change first. The second value
+        is whether every live job is among them."""
+        return latest_jobs(self._jobs, chain.from_iterable(self._held.values()), self._finished, limit)
 
     def _record(
         self, entry: JobEntry, event: JobEvent, announced: bool, wall_ns: int, said: Said | None = None
@@ -598,6 +592,11 @@ class JobStore:
             self._part += 1
             number = self._number - 1
         self._facts.append(Fact(number, self._part, event, at, entry.record(), said))
+
+    def _note(self, entry: JobEntry) -> None:
+        """For the next life of the store; neither the feed nor the history tells of it."""
+        record = entry.record()
+        self._facts.append(Fact(self._number - 1, self._part, JobEvent.HEARTBEAT, "", record, recorded=False))
 
     def _entry(self, job_id: str) -> JobEntry:
         entry = self._jobs.get(job_id)

@@ -49,6 +49,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     reply_s: int = 600
 
     max_pending: int = 1_000_000
+    max_live_bytes: int = 1024 * 1024 * 1024  # of payloads; one command may go beyond it
     max_finished: int = 10_000
     max_finished_bytes: int = 64 * 1024 * 1024
     max_page_bytes: int = 1024 * 1024

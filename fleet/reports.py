@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 from fleet.errors import Conflict, FleetError, Forbidden, PeerFault
 from fleet.events import encode
 from fleet.job import ACTIVE, JobEvent
 from fleet.job_entry import JobEntry
+from fleet.job_record import Said
 from fleet.messages import Report
 
 REPORTED = {
@@ -45,3 +47,12 @@ def check_result(result: Any) -> None:
         encode(result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise PeerFault(f"the result is no JSON: {error}", "bad_result") from None
+
+
+def said_in(report: Report) -> Said:
+    return Said(report.progress, report.current_node, report.message)
+
+
+def sum_of(report: Report) -> int:
+    """Of what a robot says of its progress under this grant, to know it again."""
+    return zlib.crc32(encode((report.token, said_in(report))))

@@ -12,6 +12,7 @@ from fleet.errors import PeerFault
 
 WallTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 NS_PER_DAY = 86_400 * 1_000_000_000
+FIRST_DAY = -719_162  # 0001-01-01, before which Python has no years
 LAST_DAY = 2_932_896  # 9999-12-31, after which RFC 3339 has no years
 
 
@@ -24,7 +25,7 @@ def rfc3339(wall_ns: int) -> str:
 def _written(wall_ms: int) -> str:
     seconds, rest_ms = divmod(wall_ms, 1_000)
     moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ms:03d}Z"
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{rest_ms:03d}Z"
 
 
 @lru_cache(maxsize=1_024)
@@ -38,8 +39,8 @@ def wall_ns_of(text: str) -> int:
         raise PeerFault(f"the time {text[:40]!r} needs an offset, such as a final Z", "bad_time")
     # Through an integer: a float of seconds since 1970 is off by hundreds of nanoseconds.
     since = moment - datetime.fromtimestamp(0, UTC)
-    if since.days > LAST_DAY:
-        raise PeerFault(f"the time {text[:40]!r} is past the year 9999 in UTC", "bad_time")
+    if not FIRST_DAY <= since.days <= LAST_DAY:
+        raise PeerFault(f"the time {text[:40]!r} is not within the years 1 to 9999 in UTC", "bad_time")
     return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
 
 

@@ -11,7 +11,9 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.auth import Unauthenticated
 from api.bodies import REPORT_BYTES, answer, decode, read_body
+from api.credentials import WaitingRequest
 from api.door import Door
 from api.openapi import link, operation, router
 from fleet.job import Job, JobEvent
@@ -66,18 +68,32 @@ async def claim(request: Request) -> Response:
     """Empty when nothing fits within `wait_ms`. The same `request_id` gets the same jobs again."""
     door: Door = request.app.state.door
     principal = await door.principal(request)
-    body = decode(await read_body(request), ClaimBody)
-    principal.act_as(body.robot_id)
+    waiting = WaitingRequest()
+    door.credentials.watch(waiting, principal)
+    try:
+        body = decode(await read_body(request), ClaimBody)
+        principal.act_as(body.robot_id)
+        return answer(Grants(await _granted(door, request, body, waiting.ended)))
+    finally:
+        door.credentials.forget(waiting)
+
+
+async def _granted(
+    door: Door, request: Request, body: ClaimBody, ended: asyncio.Future[str]
+) -> list[GrantedJob]:
+    """Raises Unauthenticated if the credential of the request ends before anything is granted to it."""
     granting = door.fleet.claim(body.robot_id, body.request_id, body.limit, body.wait_ms)
     leaving = asyncio.ensure_future(request.receive())
     assert door.closing is not None
-    any_of: set[asyncio.Future[Any]] = {granting, leaving, door.closing}
+    any_of: set[asyncio.Future[Any]] = {granting, leaving, door.closing, ended}
     await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
     leaving.cancel()
-    if not granting.done():  # the robot hung up, or this server goes away
-        door.fleet.withdraw(body.robot_id, body.request_id, granting)
-        return answer(Grants([]))
-    return answer(Grants([granted_job(grant) for grant in granting.result().grants]))
+    if granting.done():
+        return [granted_job(grant) for grant in granting.result().grants]
+    door.fleet.withdraw(body.robot_id, body.request_id, granting)
+    if ended.done():
+        raise Unauthenticated(ended.result())
+    return []  # the robot hung up, or this server goes away
 
 
 def _reporter(event: JobEvent) -> Callable[[Request], Awaitable[Response]]:

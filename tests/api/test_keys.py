@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -62,6 +63,27 @@ async def test_a_key_ends_with_its_time(world: World) -> None:
     key = await issued(world, ttl_s=1.5)
     assert await closing(world, "live-jobs", key["api_key"]) == (4001, "token expired")
     assert await closing(world, "live-jobs", key["api_key"]) == (4001, "Invalid authentication token")
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired"])
+async def test_a_claim_does_not_wait_for_longer_than_its_key_lives(world: World, end: str) -> None:
+    key = await issued(world, **({"ttl_s": 1.5} if end == "expired" else {}))
+    claim = {"robot_id": "r-1", "request_id": "q", "wait_ms": 20_000}
+    async with world.http() as http, as_robot(world, key["api_key"]) as robot:
+        await http.post("/robots/register", json={"robot_id": "r-1"})
+        asking = asyncio.create_task(robot.post("/jobs/claim", json=claim))
+        spec = {"name": "weld", "required_capabilities": ["nobody-has-this"]}
+        blocked = (await http.post("/jobs", json=spec)).json()["job_id"]
+        while not (await world.fleet.rooms.job_store.place(blocked, ["r-1"])).asking:
+            await asyncio.sleep(0.01)
+        if end == "revoked":
+            await http.post(f"/robot-api-keys/{key['key_id']}/revoke")
+        answer = await asyncio.wait_for(asking, 10)
+        assert answer.status_code == 401
+        assert answer.json()["detail"] == {"revoked": "key revoked", "expired": "token expired"}[end]
+        job = (await http.post("/jobs", json={"name": "weld"})).json()
+        await http.post("/jobs/claim", json=claim | {"wait_ms": 0})
+        assert (await http.get(f"/jobs/{job['job_id']}")).json()["attempt"] == 1
 
 
 async def test_the_key_of_a_deleted_robot_is_void(world: World) -> None:

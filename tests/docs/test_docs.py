@@ -16,6 +16,7 @@ from api.routers import websockets
 from api.settings import Settings, load
 from fleet.limits import Limits
 from fleet.messages import FromRobot, ToRobot
+from fleet.stream_messages import TYPES
 
 ROOT = Path(__file__).parents[2]
 API = (ROOT / "docs" / "api.md").read_text()
@@ -35,6 +36,11 @@ def test_every_message_of_the_robot_socket_is_told() -> None:
     for base in (FromRobot, ToRobot):
         for message in base.__subclasses__():
             assert f"`{message.__struct_config__.tag}`" in API
+
+
+def test_every_message_beside_the_events_is_told() -> None:
+    for name in TYPES.values():
+        assert f"| `{name}` |" in API
 
 
 async def test_every_route_is_told() -> None:

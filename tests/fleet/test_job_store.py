@@ -6,7 +6,7 @@ import pytest
 from job_world import EPOCH_NS
 from job_world import JobWorld as World
 
-from fleet.errors import Busy, Conflict, Forbidden, Misuse, NotFound, PeerFault
+from fleet.errors import Busy, Conflict, Forbidden, Full, Misuse, NotFound, PeerFault
 from fleet.job import JobEvent
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
@@ -165,6 +165,38 @@ def test_a_job_past_its_timeout_ends_failed_with_that_reason(world: World) -> No
     world.after(10_000)
     job = world.store.get("j")
     assert (job.status, job.error, job.dead_letter) == ("failed", "timeout", True)
+
+
+def test_payloads_of_jobs_to_be_done_have_a_bound() -> None:
+    world = World(max_live_bytes=2_000)
+    world.submit("j", "k", payload={"x": "y" * 1_000})
+    with pytest.raises(Full) as refused:
+        world.submit("l")
+    assert (refused.value.code, "2000 bytes" in refused.value.detail) == ("queue_full", True)
+    assert world.store.counts(*world.clock).pending == 2
+    world.store.cancel("k", *world.clock)
+    world.submit("l")
+    world.say(E.START, world.grant().token, "j")
+    world.say(E.COMPLETE, 1, "j", result="r" * 5_000)
+    world.submit("m", payload={"x": "y" * 1_900})
+    assert world.store.depth() == 2
+
+
+def test_a_job_that_is_asked_to_stop_for_two_reasons_has_no_more_time(world: World) -> None:
+    world.running(timeout_s=9)
+    world.store.cancel("j", *world.clock)
+    world.after(9_000)
+    assert world.store.get("j").status == "running"
+    world.after(1_000)
+    assert world.store.get("j").status == "failed"
+    world.submit("k", timeout_s=1)
+    token = world.grant().token
+    world.say(E.START, token, "k")
+    world.after(1_000)
+    world.after(9_000)
+    world.store.cancel("k", *world.clock)
+    world.after(1_000)
+    assert world.store.get("k").status == "failed"
 
 
 def test_a_robot_that_stops_a_late_job_leaves_it_failed(world: World) -> None:

@@ -31,6 +31,7 @@ LIMITS = Limits(
     long_poll_ms=1_000,
     wait_window_s=3,
     max_pending=8,
+    max_progress_events=2,
 )
 EPOCH_NS = 1_736_937_000_000_000_000
 # Each robot has skills of its own, so that each stands in a line of its own.
@@ -74,6 +75,7 @@ class ModelJob:
     timed_out: bool = False
     error: str | None = None
     last: tuple[str, int, str] | None = None
+    started: bool = False  # by the robot that had it last
     claim: tuple[int, str] = (0, "")  # the number and the request id of its newest grant
     deadlines: dict[str, int] = field(default_factory=dict)
     stored_expiry: int | None = None  # as the last fact told it
@@ -168,15 +170,14 @@ class JobStoreMachine(RuleBasedStateMachine):
         job.stored_expiry = job.deadlines.get("pending_timeout")
 
     def become_due(self) -> None:
-        """Of which no fact tells."""
         for job in self.jobs.values():
             if job.status == "pending" and not job.visible and job.due_ns <= self.wall_ns:
                 self.enqueue(job)
-                job.stored_expiry = None
 
     def move(self, job: ModelJob, event: str, to: str, error: str | None = None) -> None:
         job.status = to
         job.visible = False
+        job.started = event == "start" or (job.started and event != "claim")
         job.deadlines.pop("pending_timeout", None)
         self.facts.append((job.job_id, event, to))
         if to in HELD:
@@ -207,7 +208,7 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.enqueue(job)
 
     def ask_to_stop(self, job: ModelJob) -> None:
-        job.deadlines["cancel_expired"] = self.now_ns + LIMITS.cancel_grace_ms * MS
+        job.deadlines.setdefault("cancel_expired", self.now_ns + LIMITS.cancel_grace_ms * MS)
         self.post(job.door, ("cancel", job.robot, job.job_id))
 
     def post(self, door: str, item: tuple[Any, ...]) -> None:
@@ -337,6 +338,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         if repeated is None:
             self.park(claim, self.waiting.pop(robot, None))
             repeated = self.first_answer(claim)
+        for job_id, _ in repeated or ():
+            self.jobs[job_id].door = door  # the robot is there now
         said = self.store.claim(claim, *self.clock)
         if repeated is None and wait_ms:
             assert said == Parked(request_id)
@@ -388,7 +391,8 @@ class JobStoreMachine(RuleBasedStateMachine):
         self.step()
         report = Report(JobEvent(event), job.job_id, robot, token, 7, "broke", retryable, 50.0)
         before = self.store.get(job.job_id)
-        if job.last == (robot, token, event):
+        started = event == "start" and job.started and (robot, token) == (job.robot, job.token)
+        if started or job.last == (robot, token, event):
             assert self.store.report(report, *self.clock) is before
             return
         refusal = self.refusal(job, event, retryable, robot, token)
@@ -532,9 +536,12 @@ class JobStoreMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             self.restart_job(job)
         for robot in ROBOTS:
-            held = [job for job in self.jobs.values() if job.held and job.robot == robot]
+            held = sorted(
+                (job for job in self.jobs.values() if job.held and job.robot == robot),
+                key=lambda job: job.claim,
+            )
             if held:
-                newest = max(job.claim for job in held)[1]
+                newest = held[-1].claim[1]
                 mine = [job for job in held if job.claim[1] == newest]
                 self.answered[robot] = (newest, [(job.job_id, job.token) for job in mine])
 
@@ -587,7 +594,9 @@ class JobStoreMachine(RuleBasedStateMachine):
         taken = self.store.take_facts()
         for fact in taken:
             number, part = self.place
-            assert (fact.number, fact.part) == ((number, 0) if fact.announced else (number - 1, part + 1))
+            assert (fact.number, fact.part) == (
+                (number, 0) if fact.announced else (number - 1, part + fact.recorded)
+            )
             self.place = (fact.number + 1, fact.part)
             self.records[fact.record.seq] = fact.record
         facts = [fact for fact in taken if fact.announced]

@@ -16,7 +16,7 @@ from fleet.job_store import JobStore
 from fleet.limits import SECOND, Limits
 from fleet.messages import Cancelled, Parked, Report
 from fleet.retry import backoff_ns
-from fleet.wall_time import wall_ns_of
+from fleet.wall_time import rfc3339, wall_ns_of
 
 
 @pytest.fixture
@@ -185,6 +185,45 @@ def test_of_progress_the_history_has_a_bounded_number_and_the_job_the_newest() -
     [done] = world.store.take_facts()
     assert isinstance(done, Fact)
     assert (done.number, done.part) == (facts[0].number + 1, 0)
+
+
+def test_progress_that_is_said_again_is_in_the_history_once() -> None:
+    world = JobWorld()
+    token = world.running()
+    world.store.take_facts()
+    for _ in range(2):
+        for percent, message in ((10, "on"), (10, "on"), (10, "and on"), (20, "and on")):
+            world.after(1_000)
+            job = world.say(E.PROGRESS, token, progress=percent, message=message)
+            assert (job.progress, job.last_progress_at) == (percent, rfc3339(EPOCH_NS + world.now_ns))
+    facts = [fact for fact in world.store.take_facts() if isinstance(fact, Fact)]
+    assert [fact.recorded for fact in facts] == [True, False, True, True] * 2
+
+
+def test_the_next_robot_may_say_what_the_last_one_said() -> None:
+    world = JobWorld()
+    token = world.running()
+    world.say(E.PROGRESS, token, progress=10)
+    world.say(E.RELEASE, token)
+    token = world.grant().token
+    world.store.take_facts()
+    world.say(E.PROGRESS, token, progress=10)
+    [said] = world.store.take_facts()
+    assert isinstance(said, Fact)
+    assert said.recorded
+
+
+def test_progress_beyond_the_bound_is_no_event_of_the_feed() -> None:
+    """Also right after one: the numbers of the feed are those of the journal."""
+    world = JobWorld(max_progress_events=1)
+    token = world.running()
+    world.say(E.PROGRESS, token, progress=10)
+    world.submit("another")
+    world.store.take_facts()
+    world.say(E.PROGRESS, token, progress=20)
+    [unsaid] = world.store.take_facts()
+    assert isinstance(unsaid, Fact)
+    assert (unsaid.announced, unsaid.job.progress) == (False, 20)
 
 
 def test_deadlines_hold_on_the_clock_of_the_store_and_not_on_the_wall() -> None:

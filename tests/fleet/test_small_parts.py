@@ -38,10 +38,17 @@ def test_the_wire_is_utc_wherever_the_server_stands(monkeypatch: pytest.MonkeyPa
         time.tzset()
 
 
-def test_a_time_that_the_wire_cannot_write_is_refused() -> None:
-    assert rfc3339(wall_ns_of("9999-12-31T23:59:59Z")) == "9999-12-31T23:59:59.000Z"
-    with pytest.raises(PeerFault, match="past the year 9999"):
-        wall_ns_of("9999-12-31T23:59:59-01:00")
+@pytest.mark.parametrize(
+    ("last", "beyond"),
+    [
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00+00:01"),
+    ],
+)
+def test_a_time_that_the_wire_cannot_write_is_refused(last: str, beyond: str) -> None:
+    assert wall_ns_of(rfc3339(wall_ns_of(last))) == wall_ns_of(last)
+    with pytest.raises(PeerFault, match="years 1 to 9999"):
+        wall_ns_of(beyond)
 
 
 @quick

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import UNSET
 from msgspec.structs import replace
-from stores.kept import LIMITS, Kept, pages, tables_of
+from stores.kept import LIMITS, Kept, pages, sqlite_tables, tables_of
 
 from fleet.job import JobEvent, JobStatus
 from fleet.job_record import JobFilter
-from fleet.messages import Retry
+from fleet.limits import SECOND
+from fleet.messages import Beats, JobToken, Retry
+from fleet.wall_time import rfc3339
 
 WEIRD = {"quote": "' OR 1=1 --", "like": "%_\\", "nul": "\x00", "deep": [[{"é": [1e300, -0.0, None]}]]}
 
@@ -193,6 +197,31 @@ def test_a_job_that_was_deleted_does_not_come_back_by_what_is_told_of_it_afterwa
     assert kept.jobs()[0].retry_of == grant.job.job_id
 
 
+@pytest.mark.parametrize("odd", ["\0", "\0j1", "j" * 9_000, "' OR 1=1 --", "%", "\ud7ff"])
+def test_names_that_no_job_can_have_are_found_nowhere_and_hide_no_other(kept: Kept, odd: str) -> None:
+    [name] = kept.submit()
+    assert [record.job.job_id for record in kept.tables.find([odd, name])] == [name]
+    assert kept.tables.replies([odd]) == []
+    assert kept.tables.history(odd) == []
+    for wanted in (JobFilter(robot_id=odd), JobFilter(environment=odd), JobFilter(status=odd)):
+        assert kept.tables.page(wanted, 0, 10)[0] == []
+
+
+def test_any_number_of_jobs_may_be_retried_in_one_transaction(tmp_path: Path) -> None:
+    """Though no database takes any number of values in a statement."""
+    kept = Kept(lambda: sqlite_tables(tmp_path))
+    kept.tables._database._writer.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1_000)
+    names = kept.submit(1_500)
+    for name in names:
+        kept.core.cancel(name, *kept.clock)
+    kept.write()
+    for name in names:
+        kept.core.retry(Retry(name, f"again-{name}"), *kept.clock)
+    kept.write()
+    assert kept.tables.find(names[-1:])[0].job.retried_by == f"again-{names[-1]}"
+    kept.close()
+
+
 # -- what survives
 
 
@@ -300,6 +329,74 @@ def test_of_announcements_and_submissions_the_newest_are_known(lasting_kept: Kep
     assert kept.rest.announcement_ids == [f"a{n}" for n in range(5, LIMITS.max_remembered + 5)]
 
 
+def test_what_a_new_watcher_hears_of_the_jobs_is_the_same_after_a_restart(lasting_kept: Kept) -> None:
+    """One that came back to the queue did so when it did, though it was submitted long before."""
+    kept = lasting_kept
+    kept.submit(2)
+    for _ in range(3):
+        [grant] = kept.claim()
+        kept.passes(3)
+        kept.report(grant, JobEvent.START)
+        kept.passes(3)
+        kept.report(grant, JobEvent.RELEASE)
+        kept.passes(3)
+    kept.claim()
+    before = kept.core.latest(10)
+    kept.reopen()
+    assert kept.core.latest(10) == before
+
+
+def test_progress_whose_answer_a_restart_took_is_in_the_history_once(lasting_kept: Kept) -> None:
+    kept = lasting_kept
+    [name] = kept.submit()
+    [grant] = kept.claim()
+    kept.report(grant, JobEvent.PROGRESS, progress=40.0, message="half way")
+    kept.reopen()
+    kept.report(grant, JobEvent.PROGRESS, progress=40.0, message="half way")
+    assert [line.event for line in kept.tables.history(name)] == ["submit", "claim", "progress"]
+
+
+def passes(kept: Kept, seconds: float) -> None:
+    kept.passes(seconds)
+    kept.core.tick(*kept.clock)
+    kept.write()
+
+
+def test_a_lease_that_heartbeats_made_longer_is_so_after_a_restart(lasting_kept: Kept) -> None:
+    """The robot was told to beat more slowly since, and goes on doing so."""
+    kept = lasting_kept
+    [name] = kept.submit()
+    [grant] = kept.claim()
+    kept.core.beats(Beats("r", [JobToken(name, grant.token)], 100_000), kept.now_ns)
+    kept.report(grant, JobEvent.START)
+    passes(kept, 90)
+    kept.reopen()
+    passes(kept, 99)
+    assert kept.core.get(name).status == "running"
+    passes(kept, 1)
+    assert kept.core.get(name).status == "pending"
+    assert [line.event for line in kept.tables.history(name)] == ["submit", "claim", "start", "lease_expired"]
+
+
+@pytest.mark.parametrize("due_s", [5, 8])
+def test_the_time_in_which_a_job_must_be_taken_goes_on_after_a_restart(
+    lasting_kept: Kept, due_s: int
+) -> None:
+    """Also of one that became due without any other change, or while the store was closed."""
+    kept = lasting_kept
+    [name] = kept.submit(pending_timeout_s=10, not_before=rfc3339(kept.wall_ns + due_s * SECOND))
+    passes(kept, 5)
+    for _ in range(3):
+        kept.passes(1)
+        kept.reopen()
+        kept.write()
+    passes(kept, due_s + 10 - 8 - 1)
+    kept.reopen()
+    assert kept.core.get(name).status == "pending"
+    passes(kept, 1)
+    assert (kept.core.get(name).status, kept.core.get(name).error) == ("failed", "expired")
+
+
 def told(events: list[bytes]) -> list[tuple[str, str]]:
     return [(event["job_id"], event["status"]) for event in map(json.loads, events)]
 
@@ -328,6 +425,7 @@ def test_the_newest_events_are_no_more_than_a_feed_holds(lasting: str) -> None:
     limits = replace(LIMITS, feed_bytes=250)
     kept = Kept(lambda: tables_of(lasting, limits), limits)
     names = kept.submit(9)
+    kept.reopen()
     events = kept.tables.recent_events()
     assert told(events) == [(name, "pending") for name in names[-len(events) :]]
     assert 150 < sum(map(len, events)) <= 250

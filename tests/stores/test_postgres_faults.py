@@ -18,6 +18,7 @@ from actors import stores
 from actors.database import StoreRefused, StoreUnreachable
 from actors.memory_tables import MemoryJobTables
 from actors.writer import LostWriter
+from fleet.errors import Unavailable
 
 pytestmark = pytest.mark.system
 
@@ -185,11 +186,90 @@ def test_a_writer_that_lost_its_connection_waits_for_a_free_one(kept: Kept, stor
     assert_made_once(kept, store)
 
 
+# -- transactions that are large
+
+
+def test_a_transaction_of_many_bytes_is_several_statements(
+    kept: Kept, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a connection that sends it a gigabyte at once."""
+    monkeypatch.setattr("actors.postgres.STATEMENT_BYTES", 5_000)
+    before = commits(store)
+    for size in (10, 1_000, 6_000):
+        kept.submit(30, payload={"x": "y" * size})
+    assert commits(store) == before + 3
+    assert_made_once(kept, store)
+
+
+# -- a server that was set up with others in mind
+
+
+def alter(store: str, *sql: str) -> None:
+    with psycopg.connect(store, autocommit=True) as connection:
+        for each in sql:
+            connection.execute(each)
+
+
+def test_what_a_database_sets_for_others_does_not_bind_us(store: str) -> None:
+    name = store.rpartition("/")[2]
+    for setting in ("statement_timeout = '1ms'", "lock_timeout = '1ms'"):
+        alter(store, f"ALTER DATABASE {name} SET {setting}")
+    alter(store, f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    kept = Kept(lambda: tables_of(store))
+    with psycopg.connect(store, options="-c statement_timeout=0") as locking:
+        locking.execute("LOCK TABLE fleetcast_jobs IN SHARE MODE")
+        submitting = threading.Thread(target=kept.submit, args=(200,))
+        submitting.start()
+        submitting.join(0.1)
+        assert submitting.is_alive()
+    submitting.join(20)
+    assert len(kept.jobs()) == 200
+    kept.close()
+
+
+def test_options_of_the_url_hold(store: str) -> None:
+    alter(store, "CREATE SCHEMA mine")
+    kept = Kept(lambda: tables_of(store + "?options=-csearch_path%3Dmine"))
+    kept.submit()
+    kept.close()
+    with psycopg.connect(store) as connection:
+        assert connection.execute("SELECT count(*) FROM mine.fleetcast_jobs").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_may_have_any_encoding(store: str, encoding: str) -> None:
+    name = f"{store.rpartition('/')[2]}_{encoding}".lower()
+    alter(store, f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    kept = Kept(lambda: tables_of(store.rpartition("/")[0] + "/" + name))
+    kept.submit(payload={"what": "\u4e16\0"})
+    before = kept.everything()
+    kept.reopen()
+    assert kept.everything() == before
+    kept.close()
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "57014", "57P03", "58030", "40001", "25006"])
+def test_a_server_that_cannot_now_is_waited_for(kept: Kept, store: str, code: str) -> None:
+    """A full disk, no memory, a failing disk, a standby: what an opening must not take for damage."""
+    alter(
+        store,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'cannot now' USING ERRCODE = '{code}'; END $$",
+        "CREATE TRIGGER refusing BEFORE INSERT ON fleetcast_writers EXECUTE FUNCTION refuse()",
+    )
+    kept.close()
+    with pytest.raises(StoreUnreachable, match="cannot now"):
+        tables_of(store).open(0)
+    alter(store, "DROP TRIGGER refusing ON fleetcast_writers")
+    kept.open()
+    assert len(kept.rest.records) == 2
+
+
 # -- what is refused
 
 
 def wrong(change: Callable[[str], str], store: str) -> str:
-    with pytest.raises((StoreUnreachable, StoreRefused)) as refused:
+    with pytest.raises((Unavailable, StoreRefused)) as refused:
         stores.check(change(store), FLEET, LIMITS)
     text = str(refused.value)
     assert "\n" not in text

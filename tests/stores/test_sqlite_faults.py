@@ -13,7 +13,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from stores.kept import Kept, files_of, put_back, sqlite_tables
+from msgspec.structs import replace
+from stores.kept import LIMITS, Kept, files_of, put_back, sqlite_tables
 
 from actors.database import StoreRefused
 from fleet.errors import FleetError
@@ -156,10 +157,12 @@ def test_an_event_that_was_changed_is_not_told(image: Image) -> None:
     )
     connection.commit()
     connection.close()
-    kept = Kept(lambda: sqlite_tables(image.folder))
-    for ask in (kept.tables.recent_events, lambda: kept.tables.history("j1")):
-        with pytest.raises(FleetError, match="event number"):
-            ask()
+    with pytest.raises(StoreRefused, match="event number"):  # among those that the feed begins with
+        Kept(lambda: sqlite_tables(image.folder))
+    short = replace(LIMITS, feed_events=10, max_batch=10)
+    kept = Kept(lambda: sqlite_tables(image.folder, short), short)
+    with pytest.raises(FleetError, match="event number"):
+        kept.tables.history("j1")
     kept.close()
 
 
