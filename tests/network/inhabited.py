@@ -25,29 +25,30 @@ from simulators.robot import RobotProfile
 PROFILE = RobotProfile(
     service_mean_s=0.3, failure_probability=0.05, max_concurrent_jobs=2, claim_wait_ms=1_000
 )
-PATIENCE_S = 1.5  # after which a producer gives up an answer, and says it again
 DAY_S = 86_400.0
 
 
 class Inhabited:
     """`robots` are those of `chaos.robots`, `producers` those of `chaos.producers`."""
 
-    def __init__(self, world: World, proxy: Proxy, robots: int, producers: int, seed: int) -> None:
+    def __init__(
+        self, world: World, proxy: Proxy, robots: int, producers: int, patience_s: float, seed: int
+    ) -> None:
         self.records: list[AnyRecord] = []
         self._world = world
         recorder = Recorder(self.records.append)
         url, token = f"http://127.0.0.1:{proxy.port}", world.token("operator", DAY_S)
         self.crowd = Crowd(url, token, robots, PROFILE, seed, recorder)
-        self.clerk = Clerk(url, {"Authorization": f"Bearer {token}"}, recorder, PATIENCE_S)
+        self.clerk = Clerk(url, {"Authorization": f"Bearer {token}"}, recorder, patience_s)
         names = [f"producer-{number}" for number in range(producers)]
         self.producers = [Producer(name, self.clerk, seed, pause_s=0.5) for name in names]
 
     @classmethod
     @asynccontextmanager
     async def behind(
-        cls, proxy: Proxy, world: World, robots: int, producers: int, seed: int
+        cls, proxy: Proxy, world: World, robots: int, producers: int, patience_s: float, seed: int
     ) -> AsyncIterator[Inhabited]:
-        here = cls(world, proxy, robots, producers, seed)
+        here = cls(world, proxy, robots, producers, patience_s, seed)
         here.crowd.start()
         try:
             yield here

@@ -220,12 +220,13 @@ class Pump:
             await asyncio.sleep(at - loop.time())
             await self._road.take(number)
             passes = self._link.cut(packet)
-            self._writer.write(packet if passes is None else passes)
+            if not self._writer.transport.is_closing():  # what is sent to who is gone is lost
+                self._writer.write(packet if passes is None else passes)
             if passes is not None:
                 self._link.reset()
             if not packet:
                 break
-            with contextlib.suppress(ConnectionError):  # what is sent to who is gone is lost
+            with contextlib.suppress(ConnectionError):
                 await self._writer.drain()
         with contextlib.suppress(OSError):
             self._writer.write_eof()

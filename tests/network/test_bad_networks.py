@@ -61,6 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any] = {}
     robots: int = 20
     producers: int = 5
+    patience_s: float = 1.5  # after which a producer gives up an answer, and says it again
 
 
 CASES = {
@@ -70,12 +71,13 @@ CASES = {
         steady=True,
     ),
     "loss": Case(weather=Weather(delay_ms=(5, 15), loss=0.05), happened=lambda seen: seen.lost > 20),
-    # So narrow that a few fill it; more would ask again and again for what is on its way.
+    # So narrow that a few fill it, and who asked again for what is on its way would only make it worse.
     "narrow": Case(
         weather=Weather(bytes_per_s=10_000),
         happened=lambda seen: seen.late_s > 0.1 * seen.packets > 10,
         robots=6,
         producers=2,
+        patience_s=60.0,
     ),
     "reorder": Case(weather=Weather(lag_ms=(0, 600)), happened=lambda seen: seen.overtaken > 20),
     "reset": Case(weather=Weather(cut_after=3_000), happened=lambda seen: seen.cut > 20),
@@ -98,7 +100,7 @@ async def live(case: Case, for_s: float, capture: pytest.CaptureFixture[str]) ->
     async with (
         fresh(fleet=fleet, **case.settings) as world,
         Proxy.to(world.port, case.weather, seed) as proxy,
-        Inhabited.behind(proxy, world, case.robots, case.producers, seed) as here,
+        Inhabited.behind(proxy, world, case.robots, case.producers, case.patience_s, seed) as here,
     ):
         await here.work(case.trouble(proxy, for_s))
         assert case.happened(proxy.seen), proxy.seen
