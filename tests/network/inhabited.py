@@ -9,14 +9,16 @@ from typing import Any
 
 import msgspec
 from chaos.producers import Clerk, Producer
+from chaos.promises import last_states_missing
 from chaos.robots import Crowd
+from chaos.watchers import Watcher
 from checkers import history, lifecycle, outcomes
 from checkers.history import AnyRecord, Change, Evidence, Recorder, ops_of
 from checkers.job_model import Bounds
 from checkers.violation import Violation
 from conftest import World
 
-from fleet.events import LIVE_JOBS
+from fleet.events import LIVE_JOBS, ROBOT_STATUS
 from fleet.job import Job, JobStatus
 from fleet.limits import MS, Limits
 from network.proxy import Proxy
@@ -29,7 +31,7 @@ DAY_S = 86_400.0
 
 
 class Inhabited:
-    """`robots` are those of `chaos.robots`, `producers` those of `chaos.producers`."""
+    """Robots, producers and watchers, which are those of `chaos`."""
 
     def __init__(
         self, world: World, proxy: Proxy, robots: int, producers: int, patience_s: float, seed: int
@@ -42,6 +44,7 @@ class Inhabited:
         self.clerk = Clerk(url, {"Authorization": f"Bearer {token}"}, recorder, patience_s)
         names = [f"producer-{number}" for number in range(producers)]
         self.producers = [Producer(name, self.clerk, seed, pause_s=0.5) for name in names]
+        self.watchers = [Watcher(url, token, name, seed) for name in (LIVE_JOBS, ROBOT_STATUS)]
 
     @classmethod
     @asynccontextmanager
@@ -49,10 +52,14 @@ class Inhabited:
         cls, proxy: Proxy, world: World, robots: int, producers: int, patience_s: float, seed: int
     ) -> AsyncIterator[Inhabited]:
         here = cls(world, proxy, robots, producers, patience_s, seed)
+        watching = [asyncio.create_task(watcher.run()) for watcher in here.watchers]
         here.crowd.start()
         try:
             yield here
         finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await here.crowd.stop()
             await here.clerk.close()
 
@@ -70,6 +77,13 @@ class Inhabited:
             await asyncio.sleep(0.05)
 
     # -- what came of it
+
+    async def holes(self) -> list[str]:
+        """Of the watchers, once they were told how every job ended: what was kept from them in silence."""
+        states = {job.job_id: str(job.status) for job in await self.jobs()}
+        while last_states_missing(self.watchers[0].stream, "job_id", states):
+            await asyncio.sleep(0.05)
+        return [hole for watcher in self.watchers for hole in watcher.stream.holes]
 
     async def jobs(self) -> list[Job]:
         """All, as the fleet shows them to who has no proxy before it."""

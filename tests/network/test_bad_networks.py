@@ -106,6 +106,7 @@ async def live(case: Case, for_s: float, capture: pytest.CaptureFixture[str]) ->
         assert case.happened(proxy.seen), proxy.seen
         violations = await here.violations(LIMITS)
         assert not violations, "\n".join(map(str, violations[:20]))
+        assert await here.holes() == []
         assert JobStatus.COMPLETED in {job.status for job in await here.jobs()}
         gone = [event for event in await here.events(ROBOT_STATUS) if event["status"] == "offline"]
         assert not (case.steady and gone)
