@@ -201,7 +201,7 @@ class Swarm:
 
     async def _connect(self, robot: _Robot) -> None:
         query = f"?token={quote(self._token, safe='')}" if self._token else ""
-        opened = robot.opened
+        opened, why = robot.opened, "cut off within the handshake"
         try:
             async with self._connecting:
                 await ws_connect(
@@ -211,10 +211,13 @@ class Swarm:
                     max_redirects=0,  # picows logs where it is sent, token included
                 )
         except Exception as error:  # whatever it was, this robot tries again later
-            log.info("robot %s cannot connect: %s", robot.robot_id, type(error).__name__)
-            if robot.opened == opened:  # else its socket has told it already
-                robot.connecting = False
-                self.think(robot, Disconnected())
+            why = type(error).__name__
+        # picows neither raises nor calls anybody when the connection ends within the handshake. Of a socket
+        # that was open, the socket itself tells the end.
+        if robot.opened == opened:
+            log.info("robot %s cannot connect: %s", robot.robot_id, why)
+            robot.connecting = False
+            self.think(robot, Disconnected())
 
     def _task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import World, hear, until
+from conftest import World, fresh, hear, quick_limits, until
+
+from actors.local import LocalFleet
 
 ROBOT = {"robot_id": "r-1", "capabilities": ["weld"], "max_concurrent_jobs": 2}
 
@@ -115,6 +117,45 @@ async def test_cancel_reaches_the_robot_and_the_job_ends_when_it_obeys(world: Wo
         late = (await http.post(f"/jobs/{job_id}/cancel")).json()
     assert ended["status"] == "cancelled"
     assert (late["cancelled"], late["previous_status"]) == (False, "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "cancelled", "after"),
+    [
+        ([], "pending", True, "cancelled"),
+        (["claim"], "claimed", True, "claimed"),
+        (["claim", "start"], "running", True, "running"),
+        (["claim", "start", "complete"], "completed", False, "completed"),
+        (["claim", "fail"], "failed", False, "failed"),
+        (["cancel"], "cancelled", False, "cancelled"),
+    ],
+)
+async def test_a_cancel_in_every_state_says_what_it_did_and_twice_is_once(
+    words: list[str], before: str, cancelled: bool, after: str
+) -> None:
+    fleet = LocalFleet(quick_limits(cancel_grace_ms=60_000))
+    async with fresh(fleet=fleet) as world, world.http() as http:
+        job = {"name": "weld", "max_attempts": 1}
+        path = f"/jobs/{(await http.post('/jobs', json=job)).json()['job_id']}"
+        await http.post("/robots/register", json=ROBOT)
+        report: dict[str, Any] = {"robot_id": "r-1"}
+        for word in words:
+            if word == "claim":
+                [held] = (await http.post("/jobs/claim", json=report | {"request_id": "q"})).json()["jobs"]
+                report["token"] = held["token"]
+            else:
+                body = report | ({"error": "jam"} if word == "fail" else {})
+                assert (await http.post(f"{path}/{word}", json=body)).status_code == 200
+        first = (await http.post(f"{path}/cancel")).json()
+        assert (first["cancelled"], first["previous_status"]) == (cancelled, before)
+        job = (await http.get(path)).json()
+        assert (job["status"], job["cancel_requested"]) == (after, before in ("claimed", "running"))
+        told = (await http.get(f"{path}/history")).json()
+        again = await http.post(f"{path}/cancel")
+        assert (again.status_code, again.json()["previous_status"]) == (200, after)
+        assert (await http.get(path)).json() == job
+        assert (await http.get(f"{path}/history")).json() == told
+    await fleet.close()
 
 
 async def test_a_repeated_claim_gets_the_same_job_and_token(world: World) -> None:

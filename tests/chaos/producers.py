@@ -40,13 +40,15 @@ class Answer(msgspec.Struct):
 class Clerk:
     """Makes requests, and writes down what came of them. `answers` are all but those that it cut off."""
 
-    def __init__(self, url: str, headers: dict[str, str], recorder: Recorder) -> None:
+    def __init__(
+        self, url: str, headers: dict[str, str], recorder: Recorder, timeout_s: float = TIMEOUT_S
+    ) -> None:
         self.answers: list[Answer] = []
         self.recorder = recorder
         self._http = httpx.AsyncClient(
             base_url=f"{url}/api/v1",
             headers=headers,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             # The server ends idle connections after 5 s, which must not meet a request on its way.
             limits=httpx.Limits(max_connections=200, max_keepalive_connections=20, keepalive_expiry=2.0),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -175,12 +176,14 @@ class Robot(WSListener):
         try:
             async with self._crowd.connecting:
                 url = self._crowd.url_of(self)
-                await ws_connect(lambda: self, url, logger_name=_socket_log, max_redirects=0)
-        except Exception:  # whatever it was, this robot tries again later
-            if self._opened == opened and self.state != "away":  # else its socket has told it already
-                asyncio.get_running_loop().call_soon(self._hear, Disconnected())
+                with contextlib.suppress(Exception):  # whatever it was, this robot tries again later
+                    await ws_connect(lambda: self, url, logger_name=_socket_log, max_redirects=0)
         finally:
             self._connecting = None
+        # picows neither raises nor calls anybody when the connection ends within the handshake. Of a socket
+        # that was open, the socket itself tells the end.
+        if self._opened == opened and self.state != "away":
+            self._hear(Disconnected())
 
     @property
     def settled(self) -> bool:

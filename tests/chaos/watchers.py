@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from fleet.wall_time import wall_ns_of
 
@@ -117,7 +117,7 @@ class Watcher:
             try:
                 async with connect(url, compression=None, max_size=None, open_timeout=20) as socket:
                     await self._listen(socket)
-            except (ConnectionClosed, InvalidStatus, OSError, TimeoutError):
+            except (ConnectionClosed, InvalidHandshake, OSError, TimeoutError):
                 await asyncio.sleep(PAUSE_S)
 
     async def _listen(self, socket: ClientConnection) -> None:

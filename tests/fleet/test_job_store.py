@@ -155,6 +155,27 @@ def test_a_heartbeat_that_names_the_job_extends_its_lease(world: World) -> None:
     assert world.store.get("j").status == "pending"
 
 
+@pytest.mark.parametrize(
+    ("robot", "job_id", "beside"),
+    [("r", "j", -1), ("r", "j", 1), ("s", "j", 0), ("r", "k", 0), ("r", "none", 0)],
+)
+def test_a_heartbeat_with_another_token_job_or_robot_extends_no_lease(
+    world: World, robot: str, job_id: str, beside: int
+) -> None:
+    """`k` is another robot's, and has another token."""
+    world.submit("k")
+    world.grant("t")
+    world.submit("j")
+    world.say(E.RELEASE, world.grant().token)
+    token = world.grant().token
+    world.after(20_000)
+    world.store.beats(Beats(robot, [JobToken(job_id, token + beside)]), world.now_ns)
+    world.after(9_999)
+    assert [world.store.get(each).status for each in "jk"] == ["claimed", "claimed"]
+    world.after(1)
+    assert [world.store.get(each).status for each in "jk"] == ["pending", "pending"]
+
+
 def test_a_job_past_its_timeout_ends_failed_with_that_reason(world: World) -> None:
     world.running(timeout_s=2)
     world.after(1_999)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from conftest import World, until
+from network.proxy import Proxy, Weather
 
 from simulators.load.job_source import MAX_WAITING, JobSource
 from simulators.load.swarm import Swarm
@@ -16,9 +17,11 @@ ROBOTS = 20
 
 
 @asynccontextmanager
-async def swarm_of(world: World, token: str = "", **profile: float) -> AsyncIterator[Swarm]:
+async def swarm_of(
+    world: World, token: str = "", port: int | None = None, **profile: float
+) -> AsyncIterator[Swarm]:
     settled = RobotProfile(**{"service_mean_s": 0.01, "failure_probability": 0.0} | profile)
-    url = f"http://127.0.0.1:{world.port}"
+    url = f"http://127.0.0.1:{port or world.port}"
     swarm = Swarm(url, token or world.token("operator"), ROBOTS, settled)
     await swarm.start()
     try:
@@ -96,6 +99,17 @@ async def test_simulated_robots_come_back_and_go_on_after_a_goodbye(world: World
             await asyncio.sleep(0)
         await submit(world, 30)
         await completed(world, 30)
+
+
+async def test_simulated_robots_try_again_when_a_connection_ends_within_its_handshake(
+    world: World,
+) -> None:
+    async with Proxy.to(world.port, Weather()) as proxy, swarm_of(world, port=proxy.port) as swarm:
+        async with proxy.hole("down"):
+            while proxy.seen.held < ROBOTS:
+                await asyncio.sleep(0)
+            assert proxy.reset() == ROBOTS
+        await connected(swarm, ROBOTS)
 
 
 async def test_a_swarm_with_a_bad_token_does_not_storm_the_server(world: World) -> None:

@@ -25,5 +25,9 @@ class SmallDisk:
     def empty(self) -> None:
         self._ballast.unlink(missing_ok=True)
 
+    def mount(self, how: str) -> None:
+        """`ro` or `rw`; fails while somebody has a file open to write."""
+        subprocess.run(["mount", "-o", f"remount,{how}", self.folder], check=True)
+
     def remove(self) -> None:
         subprocess.run(["umount", "--lazy", self.folder], check=True)

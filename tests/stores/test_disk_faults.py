@@ -132,3 +132,19 @@ def test_a_store_on_a_full_disk_asks_for_room_and_may_be_tried_again(small_disk:
     kept = Kept(lambda: sqlite_tables(small_disk.folder))
     kept.submit()
     kept.close()
+
+
+def test_a_store_on_a_disk_that_may_only_be_read_is_refused_and_whole_when_it_may_be_written(
+    small_disk: SmallDisk,
+) -> None:
+    kept = Kept(lambda: sqlite_tables(small_disk.folder))
+    kept.submit(3)
+    before = kept.everything()
+    kept.close()
+    small_disk.mount("ro")
+    with pytest.raises(StoreRefused, match="ours to read and to write"):
+        sqlite_tables(small_disk.folder).open(0)
+    small_disk.mount("rw")
+    kept.open()
+    assert kept.everything() == before
+    kept.close()

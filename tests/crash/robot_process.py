@@ -1,0 +1,39 @@
+"""A simulated robot in a process of its own: `python -m crash.robot_process URL NAME`, its token in `TOKEN`.
+
+Says on its standard output what it says to the server, a JSON line each, before it is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import msgspec
+
+from fleet.messages import FromRobot
+from simulators.load import swarm
+from simulators.load.swarm import Swarm
+from simulators.robot import RobotProfile
+
+NEVER_DONE = RobotProfile(service_mean_s=1e9, claim_wait_ms=500)
+
+
+def speak_aloud() -> None:
+    say = swarm._Robot.say
+
+    def aloud(robot: swarm._Robot, message: FromRobot) -> None:
+        print(msgspec.json.encode(message).decode(), flush=True)
+        say(robot, message)
+
+    swarm._Robot.say = aloud  # type: ignore[method-assign]
+
+
+async def main(url: str, name: str) -> None:
+    speak_aloud()
+    await Swarm(url, os.environ["TOKEN"], 1, NEVER_DONE, prefix=name).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A node whose memory or object store is full: the fleet refuses, restarts, and goes on."""

@@ -1,0 +1,1 @@
+"""A fleet whose robots and producers reach its door over a network that is slow, torn or deaf."""
