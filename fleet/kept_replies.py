@@ -30,8 +30,9 @@ class KeptReplies:
     """All of them are in the journal; in memory are the newest, two generations that name `max_remembered`
     jobs each at most. Who decides about an older one reads it first, and `remember`s it.
 
-    Bound: `max_replies` that have not expired; beyond, new ones are refused: to forget the oldest would
-    be to do twice what was promised to be done once."""
+    Bound: `max_replies` to requests with a key that have not expired; beyond, new ones are refused: to forget
+    the oldest would be to do twice what was promised to be done once. Those without are kept for `reply_s` and
+    never refused: no job must run on because of other people's keys."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -45,11 +46,12 @@ class KeptReplies:
         self.generation = 0  # changes when some were forgotten: what was missing before may be another now
 
     def __len__(self) -> int:
-        """Those that have not expired, wherever they are."""
+        """Those with a key that have not expired, wherever they are."""
         return self._total
 
     def restore(self, expiring: dict[int, int]) -> None:
-        """How many the journal has, by the minute since 1970 in which they expire."""
+        """How many the journal has, by the minute since 1970 in which they expire; those without a key too,
+        which are few minutes' worth."""
         self._expiring = dict(expiring)
         self._total = sum(expiring.values())
 
@@ -89,7 +91,7 @@ class KeptReplies:
     def admit(self, command: Once, wall_ns: int) -> None:
         """Raises Full if there is no room for its reply."""
         self._drop_expired(wall_ns)
-        if command.request_id and self._total >= self._limits.max_replies:
+        if _fingerprint(command) and self._total >= self._limits.max_replies:
             detail = f"the fleet keeps its limit of {self._limits.max_replies} replies to requests with a key"
             raise Full(detail, "too_many_keys", 60.0)
 
@@ -102,9 +104,10 @@ class KeptReplies:
         self._young[kept.request_id] = kept
         self._young_weight += 1 + len(kept.job_ids or ())
         self._uncommitted += 1
-        minute = kept.expires_wall_ns // MINUTE
-        self._expiring[minute] = self._expiring.get(minute, 0) + 1
-        self._total += 1
+        if fingerprint:
+            minute = kept.expires_wall_ns // MINUTE
+            self._expiring[minute] = self._expiring.get(minute, 0) + 1
+            self._total += 1
         return kept
 
     def _drop_expired(self, wall_ns: int) -> None:

@@ -122,6 +122,15 @@ def test_keys_beyond_the_bound_are_refused_until_others_expire() -> None:
     assert len(world.store.replies) == 1
 
 
+def test_who_has_no_key_is_not_refused_for_the_keys_of_others() -> None:
+    world = JobWorld(max_replies=1)
+    keyed(world, "a", key="1")
+    world.submit("b")
+    for job_id in ("a", "b"):
+        assert world.store.cancel_once(Cancel(job_id, request_id=f"cancel {job_id}"), *world.clock).cancelled
+    assert len(world.store.replies) == 1
+
+
 def test_a_retry_that_is_repeated_makes_one_job(world: JobWorld) -> None:
     world.submit("j")
     world.store.cancel("j", *world.clock)
