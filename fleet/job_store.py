@@ -68,8 +68,7 @@ class JobStore:
         self._rng = rng
         self._jobs: dict[str, JobEntry] = {}
         self._seq = 1
-        self._number = 0
-        self._part = 0
+        self._number = self._part = self._committed = 0
         self._pending = PendingQueue()
         self._desk = ClaimDesk(limits, rng)
         self._scheduled = Alarms()  # when a job is due, in wall time
@@ -88,7 +87,8 @@ class JobStore:
     def restore(self, rest: JobsAtRest, now_ns: int, wall_ns: int) -> None:
         """Once, before the first command. Every lease starts anew at its full length; no token is void;
         claims that were granted get their first answer again, those that waited are sent again by doors."""
-        self._number, self._part = rest.number, rest.part
+        self._number = self._committed = rest.number
+        self._part = rest.part
         self._counter.restore(rest.completed_today, rest.failed_today, wall_ns)
         self._announced.update(rest.announcement_ids)
         self._submitted.update(rest.job_ids)
@@ -143,8 +143,8 @@ class JobStore:
         if jobs > self._room():
             raise Full(f"the queue is at its limit of {self._limits.max_pending} jobs", "queue_full", 1.0)
         if jobs and self._counter.live_bytes >= self._limits.max_live_bytes:
-            limit = self._limits.max_live_bytes
-            raise Full(f"payloads of jobs to be done are at their limit of {limit} bytes", "queue_full", 1.0)
+            detail = f"payloads of jobs to be done are at their limit of {self._limits.max_live_bytes} bytes"
+            raise Full(detail, "queue_full", 1.0)
 
     def _add(self, record: JobRecord, now_ns: int, wall_ns: int) -> Job:
         self._submitted.add(record.job.job_id)
@@ -362,6 +362,7 @@ class JobStore:
             self._deadline(self._jobs[job_id], now_ns, wall_ns)
         self._desk.tick(now_ns)
         self._match(now_ns, wall_ns)
+        self.trim(self._committed)
 
     def _deadline(self, entry: JobEntry, now_ns: int, wall_ns: int) -> None:
         """Acts on every deadline of the job that has passed, first things first."""
@@ -558,7 +559,8 @@ class JobStore:
 
     def trim(self, committed: int) -> None:
         """Forgets the oldest finished jobs beyond the bounds, but none of the events from number `committed`
-        on: who asked for one would not find it anywhere."""
+        on: who asked for one would not find it anywhere. A tick does so too: a store may be only read."""
+        self._committed = committed
         for job_id in self._finished.take_excess(committed):
             self._counter.remove(self._jobs.pop(job_id).job.status)
 
@@ -577,8 +579,7 @@ class JobStore:
             self._shelve(self._keep(record), self._number)
 
     def latest(self, limit: int) -> tuple[list[tuple[Job, str]], bool]:
-        """Jobs with the time at which their status became what it is, oldest change first. The second value
-        is whether every live job is among them."""
+        """Jobs with the time of their last change, and whether every live job is among them."""
         return latest_jobs(self._jobs, chain.from_iterable(self._held.values()), self._finished, limit)
 
     def _record(

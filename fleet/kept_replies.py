@@ -31,7 +31,7 @@ class KeptReplies:
     jobs each at most. Who decides about an older one reads it first, and `remember`s it.
 
     Bound: `max_replies` to requests with a key that have not expired; beyond, new ones are refused: to forget
-    the oldest would be to do twice what was promised to be done once. Those without are kept for `reply_s` and
+    the oldest would be to do twice what was promised to be done once. Those without are kept `reply_s` and
     never refused: no job must run on because of other people's keys."""
 
     def __init__(self, limits: Limits) -> None:

@@ -8,6 +8,7 @@ from job_world import JobWorld as World
 
 from fleet.errors import Busy, Conflict, Forbidden, Full, Misuse, NotFound, PeerFault
 from fleet.job import JobEvent
+from fleet.job_record import Fact
 from fleet.limits import MS, SECOND, Limits
 from fleet.messages import (
     LATE_ADMISSION,
@@ -435,6 +436,24 @@ def test_what_is_not_committed_is_not_forgotten() -> None:
     world.store.trim(committed + 1)
     with pytest.raises(NotFound):
         world.store.get("a")
+
+
+def test_a_store_that_is_only_read_forgets_too() -> None:
+    """Jobs that somebody looks at come back into memory, though nothing is committed that would trim it."""
+    world = World(max_finished=1)
+    world.submit("a", "b", "c")
+    for job_id in ("a", "b", "c"):
+        world.store.cancel(job_id, *world.clock)
+    ends = [fact.record for fact in world.store.take_facts()[3:] if isinstance(fact, Fact)]
+    world.store.trim(6)
+    for record in ends:
+        world.store.remember(record)
+    assert [world.store.get(name).status for name in ("a", "b", "c")] == ["cancelled"] * 3
+    world.after(1)
+    for name in ("a", "c"):
+        with pytest.raises(NotFound):
+            world.store.get(name)
+    assert world.store.take_facts() == []
 
 
 def test_a_failed_attempt_waits_and_keeps_its_error(world: World) -> None:
