@@ -78,7 +78,7 @@ CASES = {
         weather=Weather(bytes_per_s=10_000),
         happened=lambda seen: seen.late_s > 0.1 * seen.packets > 10,
         robots=6,
-        producers=2,
+        producers=1,
         patience_s=60.0,
     ),
     "reorder": Case(weather=Weather(lag_ms=(0, 600)), happened=lambda seen: seen.overtaken > 20),
