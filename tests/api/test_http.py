@@ -91,6 +91,20 @@ async def test_a_stale_foreign_or_missing_token_changes_nothing(
         assert (await http.get(f"/jobs/{job_id}")).json() == before
 
 
+@pytest.mark.parametrize("token", [None, "1", 1.5, True, {}])
+async def test_a_heartbeat_that_names_a_job_without_a_token_is_refused_whole(
+    world: World, token: Any
+) -> None:
+    async with world.http() as http:
+        job_id, _ = await held(http)
+        named = {"job_id": job_id} | ({} if token is None else {"token": token})
+        beat = {"status": "error", "jobs": [named]}
+        refused(await http.post("/robots/r-1/heartbeat", json=beat), 422)
+        refused(await http.post("/robots/heartbeats", json=[beat | {"robot_id": "r-1"}]), 422)
+        robot = (await http.get("/robots/r-1")).json()
+        assert (robot["status"], robot["last_heartbeat"]) == ("idle", None)
+
+
 async def test_a_wrong_state_is_refused_naming_state_and_event(world: World) -> None:
     async with world.http() as http:
         job_id, report = await held(http)

@@ -55,6 +55,8 @@ class Inhabited:
         watching = [asyncio.create_task(watcher.run()) for watcher in here.watchers]
         here.crowd.start()
         try:
+            while not all(watcher.stream.since for watcher in here.watchers):
+                await asyncio.sleep(0.01)  # from here on, each is to be told of everything
             yield here
         finally:
             for task in watching:

@@ -11,7 +11,9 @@ import msgspec
 import pytest
 from conftest import fresh
 
+from actors.client import FleetClient
 from actors.local import LocalFleet
+from actors.supervisor import Supervisor
 from fleet.events import ROBOT_STATUS
 from fleet.job import JobStatus
 from fleet.limits import Limits
@@ -76,7 +78,7 @@ CASES = {
         weather=Weather(bytes_per_s=10_000),
         happened=lambda seen: seen.late_s > 0.1 * seen.packets > 10,
         robots=6,
-        producers=2,
+        producers=1,
         patience_s=60.0,
     ),
     "reorder": Case(weather=Weather(lag_ms=(0, 600)), happened=lambda seen: seen.overtaken > 20),
@@ -92,11 +94,10 @@ EVERYTHING = Case(
 )
 
 
-async def live(case: Case, for_s: float, capture: pytest.CaptureFixture[str]) -> None:
+async def live(case: Case, for_s: float, capture: pytest.CaptureFixture[str], fleet: FleetClient) -> None:
     seed = secrets.randbits(32)
     with capture.disabled():
         print(f"bad network: seed {seed}")
-    fleet = LocalFleet(LIMITS)
     async with (
         fresh(fleet=fleet, **case.settings) as world,
         Proxy.to(world.port, case.weather, seed) as proxy,
@@ -116,7 +117,7 @@ async def live(case: Case, for_s: float, capture: pytest.CaptureFixture[str]) ->
 async def test_on_a_bad_day_nothing_is_lost_and_nothing_is_done_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    await live(EVERYTHING, 2.0, capsys)
+    await live(EVERYTHING, 2.0, capsys, LocalFleet(LIMITS))
 
 
 @pytest.mark.long
@@ -124,4 +125,11 @@ async def test_on_a_bad_day_nothing_is_lost_and_nothing_is_done_twice(
 async def test_whatever_is_wrong_nothing_is_lost_and_nothing_is_done_twice(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await live(CASES[name], 8.0, capsys)
+    await live(CASES[name], 8.0, capsys, LocalFleet(LIMITS))
+
+
+@pytest.mark.long
+async def test_nor_where_the_rooms_are_actors(ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+    supervisor = Supervisor(f"test-{secrets.token_hex(4)}", LIMITS)
+    await live(EVERYTHING, 10.0, capsys, await asyncio.to_thread(supervisor.client))
+    supervisor.stop()
