@@ -33,8 +33,6 @@ from postgres import Postgres, postgres_server
 from processes import child, raise_file_limit, told
 from served_fleet import served_fleet
 
-from actors.lanes import ROBOT_LANES
-
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 OURS = (SQLITE, POSTGRESQL)
 PEERS = {"procrastinate": PROCRASTINATE, "pgqueuer": PGQUEUER}
@@ -42,6 +40,7 @@ ROWS = (*OURS, *PEERS)
 WANTED = {"procrastinate": 5.0, "pgqueuer": 2.0}  # times as many
 WANTED_PER_S = 3_000.0
 WANTED_TRANSITIONS_PER_S = 20_000.0
+LANES = 2  # calls to the store under way: what robots say, and all else
 PATIENCE_S = 180.0
 
 
@@ -105,7 +104,7 @@ def obey(load: Connection, order: Order) -> Seen:
 
 
 def drive(batch: float, plan: Plan) -> Drive:
-    return Drive(max(1, round(batch)), ROBOT_LANES, plan.seconds / 2)
+    return Drive(max(1, round(batch)), LANES, plan.seconds / 2)
 
 
 def their_round(row: str, plan: Plan, postgres: Postgres) -> Round:
