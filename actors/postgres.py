@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -52,6 +53,7 @@ class PostgresDatabase:
         self._writer: psycopg.Connection[Any] | None = None
         self._reader: psycopg.Connection[Any] | None = None
         self._reading = threading.Lock()
+        self._pipeline: psycopg.Pipeline | None = None  # of the transaction under way
 
     def connect(self) -> None:
         self._drop(self._writer)
@@ -93,8 +95,12 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._reaching(), self._there().transaction():
-            yield
+        """Statements leave without waiting for the answers to those before them: three round trips fewer."""
+        with self._reaching(), self._there().pipeline() as self._pipeline, self._there().transaction():
+            try:
+                yield
+            finally:
+                self._pipeline = None
             failpoints.hit(failpoints.AFTER_APPEND)
 
     def _there(self) -> psycopg.Connection[Any]:
@@ -121,19 +127,22 @@ class PostgresDatabase:
 
     def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
         with self._reaching():
-            return self._there().execute(_placed(sql), args or None).rowcount
+            cursor = self._there().execute(_placed(sql), args or None)
+            if self._pipeline is not None:
+                self._pipeline.sync()
+            return cursor.rowcount
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[Row]:
         with self._reaching():
             return self._there().execute(_placed(sql), args or None).fetchall()
 
     def insert(self, table: Table, rows: Sequence[Row]) -> None:
-        self._bulk(table, rows, names.SQL(""))
+        self._bulk(table, rows, b"")
 
     def upsert(self, table: Table, rows: Sequence[Row]) -> None:
         self._bulk(table, rows, _on_conflict(table))
 
-    def _bulk(self, table: Table, rows: Sequence[Row], rest: names.Composable) -> None:
+    def _bulk(self, table: Table, rows: Sequence[Row], rest: bytes) -> None:
         """A statement for many rows, with an array a column: a statement a row costs a multiple."""
         for some in _portions(rows):
             columns = columns_of(list(table.columns.values()), some)
@@ -188,11 +197,31 @@ def _placed(sql: str) -> Any:
     return sql.replace("?", "%s")
 
 
-def _insert(table: Table) -> names.Composed:
-    return names.SQL("INSERT INTO {} ({}) SELECT * FROM unnest({})").format(
-        names.Identifier(table.name),
-        names.SQL(", ").join(map(names.Identifier, table.columns)),
-        names.SQL(", ").join(names.SQL(f"%s::{ARRAYS[kind]}") for kind in table.columns.values()),
+@cache
+def _insert(table: Table) -> bytes:
+    return (
+        names.SQL("INSERT INTO {} ({}) SELECT * FROM unnest({})")
+        .format(
+            names.Identifier(table.name),
+            names.SQL(", ").join(map(names.Identifier, table.columns)),
+            names.SQL(", ").join(names.SQL(f"%s::{ARRAYS[kind]}") for kind in table.columns.values()),
+        )
+        .as_bytes()
+    )
+
+
+@cache
+def _on_conflict(table: Table) -> bytes:
+    columns = list(table.columns)
+    changes = [
+        names.SQL("{0} = excluded.{0}").format(names.Identifier(name)) for name in columns[table.keys :]
+    ]
+    return (
+        names.SQL(" ON CONFLICT ({}) DO UPDATE SET {}")
+        .format(
+            names.SQL(", ").join(map(names.Identifier, columns[: table.keys])), names.SQL(", ").join(changes)
+        )
+        .as_bytes()
     )
 
 
@@ -206,16 +235,6 @@ def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
             begin, size = index + 1, 0
     if begin < len(rows):
         yield rows[begin:]
-
-
-def _on_conflict(table: Table) -> names.Composed:
-    columns = list(table.columns)
-    changes = [
-        names.SQL("{0} = excluded.{0}").format(names.Identifier(name)) for name in columns[table.keys :]
-    ]
-    return names.SQL(" ON CONFLICT ({}) DO UPDATE SET {}").format(
-        names.SQL(", ").join(map(names.Identifier, columns[: table.keys])), names.SQL(", ").join(changes)
-    )
 
 
 def _reason(error: Exception) -> str:
