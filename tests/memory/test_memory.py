@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 from lossy.cluster import TESTS, environment
+from lossy.faults import Way
 
 from actors.supervisor import JOB_STORE, REGISTRY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
-def run(module: str, *arguments: str) -> list[str]:
+def run(module: str, *arguments: str, **more: str) -> list[str]:
     """What it says, line by line."""
     path = os.pathsep.join(map(str, (TESTS, TESTS.parent / "benchmarks", TESTS.parent)))
     ran = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        env=environment(PYTHONPATH=path),
+        env=environment(PYTHONPATH=path, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -29,8 +30,11 @@ def run(module: str, *arguments: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
-def test_a_full_object_store_refuses_what_is_large_which_happens_once_when_it_is_said_again() -> None:
-    assert "refused, and done once" in run("memory.full_objects")
+@pytest.mark.parametrize(("way", "wires"), [("ray", "off"), ("wire", "{}")])
+def test_what_is_too_large_for_a_full_object_store_happens_once_when_it_is_said_again(
+    way: Way, wires: str
+) -> None:
+    assert "done once" in run("memory.full_objects", way, _FLEETCAST_WIRES=wires)
 
 
 @pytest.mark.parametrize("actor", [JOB_STORE, REGISTRY])
