@@ -1,7 +1,7 @@
 """Somebody else fills the object store, and there is no disk to spill to.
 
-`python -m memory.full_objects WAY`. What is small passes by the object store, and so does all that goes by wire.
-What is large is refused by Ray and, said again, happens once.
+`python -m memory.full_objects WAY`. What is small passes by the object store, and so does all that goes by
+wire. What is large is refused by Ray and, said again, happens once.
 """
 
 from __future__ import annotations
