@@ -76,17 +76,22 @@ class RayRoom:
                 raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
             except (ray.exceptions.RayError, Lost, ValueError, TimeoutError) as error:
                 self._note_silence(error, began)
+                if self._by_wire(method):
+                    self._hang_up()
                 if loop.time() + pause > until:
                     raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
 
     async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
-        if method in OFTEN and failpoints.wires and not self._closed and self._at_home():
+        if self._by_wire(method):
             wire = self._wire or await self._connect()
             if wire is not None:
                 return await wire.call(method, args, self._losses.next())
         return await getattr(self._actor(), method).remote(*args)
+
+    def _by_wire(self, method: str) -> bool:
+        return method in OFTEN and failpoints.wires and not self._closed and self._at_home()
 
     def _at_home(self) -> bool:
         """A wire belongs to one event loop; calls from another go by Ray, until the first is over."""
@@ -102,7 +107,11 @@ class RayRoom:
             if not self._wired:
                 asked = getattr(self._actor(), "address", None)
                 address = await asked.remote() if asked is not None else ""
-                self._wire, self._wired = await connect(address), True
+                wire = await connect(address)
+                if wire is not None and self._closed:
+                    wire.close()  # nobody else would
+                    wire = None
+                self._wire, self._wired = wire, True
             return self._wire
 
     def close_wire(self) -> None:
@@ -125,7 +134,6 @@ class RayRoom:
         self._answered_at, self._silent_since = now, None
 
     def _note_silence(self, error: Exception, began: float) -> None:
-        self._hang_up()
         if not isinstance(error, TimeoutError):
             self._handle = None
         if self._silent_since is None:
