@@ -94,6 +94,13 @@ class _Caller(_Frames):
         if self._known:  # else nothing of it may be unpickled, whatever still comes
             super().data_received(data)
 
+    def pause_writing(self) -> None:
+        """It does not read what it is answered: until it does, it is not heard."""
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
+
     def hear(self, message: Any) -> None:
         number, method, args = message
         if len(self._calls) >= MAX_CALLS:
