@@ -56,7 +56,6 @@ class Store:
             self.epoch += 1
         return Outbox(self.epoch, 0, [], [])
 
-
     async def pulse(self) -> str:
         return ""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
 
 from actors.wire import MAX_CALLS, Lost, Reachable, Wire, connect
 from fleet.errors import Busy, Conflict, Unavailable
-
 
 ANSWER_BYTES = 10_000
 CALLS = 3_000
@@ -173,3 +173,27 @@ async def test_who_does_not_read_what_is_answered_is_not_heard_either(room: Room
     assert {answer for answer in answers if not isinstance(answer, Busy)} == {b"x" * ANSWER_BYTES}
     assert room.given > MAX_CALLS
     deaf.close()
+
+
+async def test_what_is_too_large_for_one_message_is_refused_on_its_own(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.wire.MAX_BYTES", 1_000)
+    with pytest.raises(Busy):
+        await wire.call("echo", (b"x" * 1_000,))
+    with pytest.raises(Unavailable):  # and not Busy: it was carried out
+        await wire.call("give", (1_000,))
+    assert await wire.call("echo", (b"on",)) == (b"on", 0)
+
+
+@pytest.mark.parametrize("said", [b"\xff" * 100, b"\x04\0\0\0none"])
+async def test_who_makes_no_sense_is_hung_up_on_and_nobody_else(
+    room: Room, wire: Wire, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(await room.address())
+    writer.write(said)
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    assert caplog.records
+    assert await wire.call("echo", (b"on",)) == (b"on", 0)
