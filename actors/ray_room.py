@@ -16,6 +16,7 @@ from fleet.errors import Busy, FleetError, Unavailable
 
 log = logging.getLogger("fleetcast.ray_room")
 
+OVERLOADED = "overloaded"  # the code of who refuses before anything is carried out
 RETRY_FOR_S = 10.0  # an actor is back by then
 HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
 LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
@@ -59,22 +60,25 @@ class RayRoom:
         """An actor that was stopped, not killed, gives no answer at all: hence a time for each attempt."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        until, pause = began + self._patience_s(method, began), 0.05
+        until, pause, lost = began + self._patience_s(method, began), 0.05, False
         while True:
             try:
                 async with asyncio.timeout_at(until):
                     answer = await self._call(method, args)
                 self._note_answer(loop.time())
                 return answer
-            except FleetError:
+            except FleetError as error:
                 self._note_answer(loop.time())
-                raise
+                raise _of_all_attempts(error, lost) from None
             except ray.exceptions.RayTaskError as error:
                 self._note_answer(loop.time())
-                raise _ours(error) from None
+                raise _of_all_attempts(_ours(error), lost) from None
             except ray.exceptions.PendingCallsLimitExceeded:
-                raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
+                raise _of_all_attempts(
+                    Busy("too many calls wait for the fleet", OVERLOADED, 1.0), lost
+                ) from None
             except (ray.exceptions.RayError, Lost, ValueError, TimeoutError) as error:
+                lost = True
                 self._note_silence(error, began)
                 if self._by_wire(method):
                     self._hang_up()
@@ -138,6 +142,13 @@ class RayRoom:
             self._handle = None
         if self._silent_since is None:
             self._silent_since = max(began, self._answered_at)
+
+
+def _of_all_attempts(error: FleetError, lost: bool) -> FleetError:
+    """A room that has too much to do refuses before it looks whether it did this already."""
+    if lost and error.code == OVERLOADED:
+        return Unavailable(error.detail, "", error.retry_after_s)
+    return error
 
 
 def _ours(error: ray.exceptions.RayTaskError) -> FleetError:

@@ -11,7 +11,7 @@ import pytest
 
 from actors.ray_room import HURRY_S, RETRY_FOR_S, RayRoom
 from actors.wire import Reachable
-from fleet.errors import Unavailable
+from fleet.errors import Busy, Unavailable
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -119,14 +119,17 @@ def test_one_call_of_many_that_hangs_makes_nobody_hurry(actor: Actor) -> None:
 
 
 class Wired(Reachable):
-    """What comes by wire is answered as soon as it may be."""
+    """What comes by wire is answered as soon as it may be, or refused from some call on."""
 
     def __init__(self) -> None:
         self.entered = 0
         self.go = asyncio.Event()
+        self.busy_from = 0
 
     async def execute(self) -> str:
         self.entered += 1
+        if 0 < self.busy_from <= self.entered:
+            raise Busy("too much", "overloaded", 1.0)
         await self.go.wait()
         return "by wire"
 
@@ -216,5 +219,24 @@ def test_who_goes_while_a_wire_is_being_laid_has_none(wired: WiredActor) -> None
         assert await going == RETRY_FOR_S  # by Ray, which hangs
         assert wired.room.entered == 0
         await wired.room.close_entrance()
+
+    run(test)
+
+
+def test_a_refusal_of_a_call_that_may_have_been_carried_out_before_does_not_say_that_it_was_not(
+    wired: WiredActor,
+) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        wired.room.busy_from = 2
+        going = asyncio.ensure_future(room.execute())
+        await asyncio.sleep(RETRY_FOR_S / 2)
+        room._hang_up()  # as a lost connection is
+        with pytest.raises(Unavailable):
+            await going
+        with pytest.raises(Busy):
+            await room.execute()
+        wired.room.go.set()
+        await over(room, wired)
 
     run(test)
