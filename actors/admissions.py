@@ -27,6 +27,7 @@ class Admissions:
         self._kept_s = limits.admission_ms / 1_000
         self._max_robots = limits.max_robots
         self._kept: OrderedDict[str, tuple[Admitted, float]] = OrderedDict()  # oldest first, until when
+        self._asked: dict[str, asyncio.Future[Admitted]] = {}  # of each robot the newest under way
         self._batcher: Batcher[str, Admitted] = Batcher(self._send, limits.max_batch, limits.max_backlog)
 
     def kept(self, robot_id: str) -> Admitted | None:
@@ -35,12 +36,14 @@ class Admissions:
 
     def ask(self, robot_id: str) -> asyncio.Future[Admitted]:
         """Raises what the registry refuses with: NotFound, Conflict."""
-        future = self._batcher.put(robot_id)
+        future = self._asked[robot_id] = self._batcher.put(robot_id)
         future.add_done_callback(partial(self._keep, robot_id))
         return future
 
     def forget(self, robot_id: str) -> None:
+        """What is under way is answered, and not kept: it may have been said before."""
         self._kept.pop(robot_id, None)
+        self._asked.pop(robot_id, None)
 
     async def ask_all(self, robot_ids: Sequence[str]) -> list[Any]:
         """The same in one call, a refusal being a reply; nothing is kept."""
@@ -50,6 +53,8 @@ class Admissions:
         await self._batcher.close()
 
     def _keep(self, robot_id: str, future: asyncio.Future[Admitted]) -> None:
+        if self._asked.get(robot_id) is not future:
+            return
         self.forget(robot_id)
         if future.cancelled() or future.exception():
             return

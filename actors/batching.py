@@ -103,6 +103,7 @@ class Batcher(Generic[Item, Result]):
             return future
         if len(self._backlog) >= self._max_backlog:
             future.set_exception(Busy("too many requests wait for the fleet", "overloaded", 1.0))
+            future.exception()  # marks it as seen: perhaps nobody waits
             return future
         slot = _Slot(item, future)
         self._backlog.append(slot)
@@ -156,9 +157,12 @@ class Batcher(Generic[Item, Result]):
                 future.set_result(outcome)
 
     async def close(self) -> None:
-        if self._runner is not None:
-            self._runner.cancel()
-            await asyncio.gather(self._runner, return_exceptions=True)
+        runner = self._runner
+        if runner is not None:
+            runner.cancel()
+            await asyncio.gather(runner, return_exceptions=True)
+            if self._runner is runner:
+                self._runner = None  # it had not begun, and did not say that it ended
         left = [slot.future for slot in self._backlog]
         self._backlog.clear()
         self._settle(left, [CLOSING] * len(left))

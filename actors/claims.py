@@ -99,7 +99,7 @@ class Claims:
             self._tell(Withdraw(self._door, robot_id, entry.claim.call))
 
     def forget_admission(self, robot_id: str) -> None:
-        """The robot is about to be another: the registry is asked for its next claim."""
+        """The robot may be another now: the registry is asked for its next claim."""
         self._admissions.forget(robot_id)
 
     async def close(self) -> None:

@@ -139,12 +139,13 @@ class FleetClient:
         return self._lanes.put(_named(command) if isinstance(command, Cancel) else command)
 
     def administer(self, command: RegistryCommand) -> asyncio.Future[Any]:
+        done = self._registry.put(_named(command) if isinstance(command, Once) else command)
         match command:
             case RegisterRobot(spec=spec) | UpdateRobot(spec=spec):
-                self._claims.forget_admission(spec.robot_id)
+                done.add_done_callback(lambda _: self._claims.forget_admission(spec.robot_id))
             case SetRobotStatus(robot_id=robot_id) | BeginDeletion(robot_id=robot_id):
-                self._claims.forget_admission(robot_id)
-        return self._registry.put(_named(command) if isinstance(command, Once) else command)
+                done.add_done_callback(lambda _: self._claims.forget_admission(robot_id))
+        return done
 
     def heartbeat(self, beat: Beat, jobs: list[JobToken]) -> asyncio.Future[HeartbeatAnswer]:
         return self._heartbeats.put(beat, jobs)

@@ -96,12 +96,13 @@ class PostgresDatabase:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Statements leave without waiting for the answers to those before them: three round trips fewer."""
-        with self._reaching(), self._there().pipeline() as self._pipeline, self._there().transaction():
+        with self._reaching():
             try:
-                yield
+                with self._there().pipeline() as self._pipeline, self._there().transaction():
+                    yield
+                    failpoints.hit(failpoints.AFTER_APPEND)
             finally:
                 self._pipeline = None
-            failpoints.hit(failpoints.AFTER_APPEND)
 
     def _there(self) -> psycopg.Connection[Any]:
         if self._writer is None or self._writer.closed:

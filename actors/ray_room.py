@@ -16,6 +16,7 @@ from fleet.errors import Busy, FleetError, Unavailable
 
 log = logging.getLogger("fleetcast.ray_room")
 
+OVERLOADED = "overloaded"  # the code of who refuses before anything is carried out
 RETRY_FOR_S = 10.0  # an actor is back by then
 HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
 LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
@@ -59,34 +60,42 @@ class RayRoom:
         """An actor that was stopped, not killed, gives no answer at all: hence a time for each attempt."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        until, pause = began + self._patience_s(method, began), 0.05
+        until, pause, lost = began + self._patience_s(method, began), 0.05, False
         while True:
             try:
                 async with asyncio.timeout_at(until):
                     answer = await self._call(method, args)
                 self._note_answer(loop.time())
                 return answer
-            except FleetError:
+            except FleetError as error:
                 self._note_answer(loop.time())
-                raise
+                raise _of_all_attempts(error, lost) from None
             except ray.exceptions.RayTaskError as error:
                 self._note_answer(loop.time())
-                raise _ours(error) from None
+                raise _of_all_attempts(_ours(error), lost) from None
             except ray.exceptions.PendingCallsLimitExceeded:
-                raise Busy("too many calls wait for the fleet", "overloaded", 1.0) from None
+                raise _of_all_attempts(
+                    Busy("too many calls wait for the fleet", OVERLOADED, 1.0), lost
+                ) from None
             except (ray.exceptions.RayError, Lost, ValueError, TimeoutError) as error:
+                lost = True
                 self._note_silence(error, began)
+                if self._by_wire(method):
+                    self._hang_up()
                 if loop.time() + pause > until:
                     raise Unavailable(f"no answer from the fleet ({type(error).__name__})", "", 1.0) from None
             await asyncio.sleep(pause)
             pause = min(1.0, pause * 2)
 
     async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
-        if method in OFTEN and failpoints.wires and not self._closed and self._at_home():
+        if self._by_wire(method):
             wire = self._wire or await self._connect()
             if wire is not None:
                 return await wire.call(method, args, self._losses.next())
         return await getattr(self._actor(), method).remote(*args)
+
+    def _by_wire(self, method: str) -> bool:
+        return method in OFTEN and failpoints.wires and not self._closed and self._at_home()
 
     def _at_home(self) -> bool:
         """A wire belongs to one event loop; calls from another go by Ray, until the first is over."""
@@ -102,7 +111,11 @@ class RayRoom:
             if not self._wired:
                 asked = getattr(self._actor(), "address", None)
                 address = await asked.remote() if asked is not None else ""
-                self._wire, self._wired = await connect(address), True
+                wire = await connect(address)
+                if wire is not None and self._closed:
+                    wire.close()  # nobody else would
+                    wire = None
+                self._wire, self._wired = wire, True
             return self._wire
 
     def close_wire(self) -> None:
@@ -125,11 +138,17 @@ class RayRoom:
         self._answered_at, self._silent_since = now, None
 
     def _note_silence(self, error: Exception, began: float) -> None:
-        self._hang_up()
         if not isinstance(error, TimeoutError):
             self._handle = None
         if self._silent_since is None:
             self._silent_since = max(began, self._answered_at)
+
+
+def _of_all_attempts(error: FleetError, lost: bool) -> FleetError:
+    """A room that has too much to do refuses before it looks whether it did this already."""
+    if lost and error.code == OVERLOADED:
+        return Unavailable(error.detail, "", error.retry_after_s)
+    return error
 
 
 def _ours(error: ray.exceptions.RayTaskError) -> FleetError:

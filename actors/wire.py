@@ -26,6 +26,7 @@ from fleet.errors import Busy, FleetError, Unavailable
 log = logging.getLogger("fleetcast.wire")
 
 MAX_CALLS = 256  # under way on one connection, then Busy
+MAX_BYTES = 1024 * 1024 * 1024  # of one message, which is held in memory as a whole
 SENT_S = 0.01  # a call that a test has thought lost has left by then
 _SIZE = struct.Struct("=I")
 _PEER = struct.Struct("=3i")  # pid, uid, gid
@@ -33,6 +34,11 @@ _PEER = struct.Struct("=3i")  # pid, uid, gid
 
 def _dumps(value: Any) -> bytes:
     return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ValueError(f"a message of {size} bytes")
 
 
 class Lost(Exception):
@@ -51,6 +57,7 @@ class _Frames(asyncio.Protocol):
         self.transport = transport
 
     def send(self, message: bytes) -> None:
+        _check_size(len(message))
         self.transport.write(_SIZE.pack(len(message)) + message)
 
     def data_received(self, data: bytes) -> None:
@@ -59,6 +66,7 @@ class _Frames(asyncio.Protocol):
         start = 0
         while len(unread) - start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(unread, start)
+            _check_size(size)  # ends the connection
             end = start + _SIZE.size + size
             if len(unread) < end:
                 break
@@ -93,6 +101,13 @@ class _Caller(_Frames):
     def data_received(self, data: bytes) -> None:
         if self._known:  # else nothing of it may be unpickled, whatever still comes
             super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """It does not read what it is answered: until it does, it is not heard."""
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.transport.resume_reading()
 
     def hear(self, message: Any) -> None:
         number, method, args = message
@@ -153,15 +168,18 @@ class Wire(_Frames):
         self._calls: dict[int, asyncio.Future[Any]] = {}
 
     async def call(self, method: str, args: tuple[Any, ...], loss: Loss | None = None) -> Any:
-        """Raises Lost, or the FleetError that the room raised. `loss` is a test's."""
+        """Raises Lost, Busy if it is too large, or the FleetError that the room raised. `loss`: a test's."""
         if self.closed or loss == "request":
             raise Lost
         if loss is not None:
             await self._lose(loss, self.call(method, args))
         number = next(self._numbers)
+        message = _dumps((number, method, args))
+        if len(message) > MAX_BYTES:
+            raise Busy("this is too much for one call to the fleet", "overloaded", 1.0)
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
         try:
-            self.send(_dumps((number, method, args)))
+            self.send(message)
             return await answer
         finally:
             del self._calls[number]

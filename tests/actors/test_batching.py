@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from actors.batching import Batcher
 from actors.health import LIVES, Lives
-from fleet.errors import Unavailable
+from fleet.errors import Busy, Unavailable
 
 
 class Held:
@@ -133,3 +134,30 @@ async def test_a_sender_that_leaves_takes_nobody_with_it(monkeypatch: pytest.Mon
     with pytest.raises(Unavailable) as told:
         await stayed
     assert told.value.retry_after_s == 1.0
+
+
+async def test_what_comes_after_the_end_is_answered_too() -> None:
+    """The end came before the first batch had begun."""
+    held = Held()
+    held.go.set()
+    batcher = conflating(held)
+    early = batcher.put(("r1", 1))
+    await batcher.close()
+    with pytest.raises(Unavailable):
+        await early
+    assert await asyncio.wait_for(batcher.put(("r1", 2)), 10) == 2
+
+
+async def test_a_refusal_that_nobody_waits_for_is_no_error() -> None:
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    held = Held()
+    batcher: Batcher[tuple[str, int], int] = Batcher(held, 10, 1)
+    batcher.put(("r1", 1))
+    with pytest.raises(Busy):
+        await batcher.put(("r1", 2))
+    batcher.put(("r1", 3))
+    gc.collect()
+    assert told == []
+    held.go.set()
+    await batcher.close()

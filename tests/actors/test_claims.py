@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.claims import Claims
+from actors.client import FleetClient, Rooms
 from actors.lanes import Lanes
 from fleet.errors import Conflict, Unavailable
 from fleet.job import Job
@@ -24,7 +25,9 @@ from fleet.messages import (
     Outbox,
     Parked,
     Refusal,
+    RegisterRobot,
     RegistryCommand,
+    RobotSpec,
 )
 
 DRAINING = Refusal("Conflict", "r is draining and gets no jobs", "draining")
@@ -53,6 +56,9 @@ class Store:
             self.epoch += 1
         return Outbox(self.epoch, 0, [], [])
 
+    async def pulse(self) -> str:
+        return ""
+
 
 class Registry:
     def __init__(self, *replies: Any) -> None:
@@ -60,6 +66,21 @@ class Registry:
 
     async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
         return [next(self.replies) for _ in commands]
+
+
+class Held(Registry):
+    """Answers when it may."""
+
+    def __init__(self, *replies: Any) -> None:
+        super().__init__(*replies)
+        self.asked = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
+        replies = await super().execute(commands)
+        self.asked.set()
+        await self.go.wait()
+        return replies
 
 
 def admitted(admission: int) -> Admitted:
@@ -221,3 +242,46 @@ async def test_a_robot_that_registers_is_admitted_as_what_it_is_now() -> None:
     await asyncio.wait_for(claims.claim("r", "q", 1, 0), 10)
     assert [claim.admission for claim in store.claims] == [1, 2]
     await claims.close()
+
+
+async def test_what_the_registry_said_before_a_robot_was_another_is_not_kept() -> None:
+    """The answer to a claim comes after the robot registered anew."""
+    store, registry = Grants(), Held(admitted(1), admitted(2))
+    claims = Claims(store, registry, Limits(), Lanes(store, Limits()).put)
+    first = claims.claim("r", "p", 1, 0)
+    await registry.asked.wait()
+    claims.forget_admission("r")
+    registry.go.set()
+    await asyncio.wait_for(first, 10)
+    await asyncio.wait_for(claims.claim("r", "q", 1, 0), 10)
+    assert [claim.admission for claim in store.claims] == [1, 2]
+    await claims.close()
+
+
+class Registering(Registry):
+    """Admits at once, registers when it may; both begin in the order in which they come."""
+
+    def __init__(self, *replies: Any) -> None:
+        super().__init__(*replies)
+        self.go = asyncio.Event()
+
+    async def execute(self, commands: Sequence[RegistryCommand]) -> list[Any]:
+        if any(isinstance(command, RegisterRobot) for command in commands):
+            await self.go.wait()
+            return [None for _ in commands]
+        return await super().execute(commands)
+
+    async def pulse(self) -> str:
+        return ""
+
+
+async def test_a_robot_that_claims_while_it_registers_is_admitted_anew_once_that_is_acknowledged() -> None:
+    store, registry = Grants(), Registering(admitted(1), admitted(2))
+    fleet = FleetClient(Rooms(store, registry, {}), Limits())  # type: ignore[arg-type]
+    registered = fleet.administer(RegisterRobot(RobotSpec(robot_id="r")))
+    await asyncio.wait_for(fleet.claim("r", "p", 1, 0), 10)
+    registry.go.set()
+    await asyncio.wait_for(registered, 10)
+    await asyncio.wait_for(fleet.claim("r", "q", 1, 0), 10)
+    assert [claim.admission for claim in store.claims] == [1, 2]
+    await fleet.close()

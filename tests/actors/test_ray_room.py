@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from actors.ray_room import HURRY_S, RETRY_FOR_S, RayRoom
-from fleet.errors import Unavailable
+from actors.wire import Reachable
+from fleet.errors import Busy, Unavailable
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -30,8 +31,10 @@ class _Selector(selectors.SelectSelector):
         self._loop = loop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        self._loop.now += timeout or 0.0
-        return super().select(0)
+        ready = super().select(0)
+        if not ready:
+            self._loop.now += timeout or 0.0
+        return ready
 
 
 class Actor:
@@ -111,5 +114,129 @@ def test_one_call_of_many_that_hangs_makes_nobody_hurry(actor: Actor) -> None:
         actor.answers = False
         assert await hanging == RETRY_FOR_S
         assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+
+    run(test)
+
+
+class Wired(Reachable):
+    """What comes by wire is answered as soon as it may be, or refused from some call on."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.go = asyncio.Event()
+        self.busy_from = 0
+
+    async def execute(self) -> str:
+        self.entered += 1
+        if 0 < self.busy_from <= self.entered:
+            raise Busy("too much", "overloaded", 1.0)
+        await self.go.wait()
+        return "by wire"
+
+
+class WiredActor(Actor):
+    """What comes by Ray hangs, but for the question where its wire is."""
+
+    def __init__(self, room: Wired) -> None:
+        super().__init__()
+        self.room = room
+        self.asked = 0
+        self.tells = asyncio.Event()
+        self.tells.set()
+
+    @property
+    def address(self) -> Actor:
+        self.asked += 1
+        return _Found(self)
+
+
+class _Found(Actor):
+    def __init__(self, wired: WiredActor) -> None:
+        super().__init__()
+        self._wired = wired
+
+    async def remote(self, *args: Any) -> str:
+        await self._wired.tells.wait()
+        return await self._wired.room.address()
+
+
+@pytest.fixture
+def wired(monkeypatch: pytest.MonkeyPatch) -> WiredActor:
+    actor = WiredActor(Wired())
+    monkeypatch.setattr("ray.get_actor", lambda name, namespace: actor)
+    return actor
+
+
+async def over(room: RayRoom, wired: WiredActor) -> None:
+    room.close_wire()
+    await wired.room.close_entrance()
+
+
+def test_a_call_by_ray_that_hangs_takes_none_of_those_by_wire_with_it(wired: WiredActor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        hanging = asyncio.ensure_future(took_s(lambda: room.page()))
+        await asyncio.sleep(RETRY_FOR_S / 2)
+        going = asyncio.ensure_future(room.execute())
+        assert await hanging == RETRY_FOR_S
+        await asyncio.sleep(RETRY_FOR_S / 4)
+        wired.room.go.set()
+        assert await going == "by wire"
+        assert (wired.room.entered, wired.asked) == (1, 1)
+        await over(room, wired)
+
+    run(test)
+
+
+def test_a_call_from_another_loop_that_hangs_leaves_the_wire_alone(wired: WiredActor) -> None:
+    """A wire must not be touched but by the thread of its loop."""
+
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        wired.room.go.set()
+        assert await room.execute() == "by wire"
+
+        async def elsewhere() -> None:
+            assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+
+        await asyncio.to_thread(run, elsewhere)
+        assert await room.execute() == "by wire"
+        assert wired.asked == 1
+        await over(room, wired)
+
+    run(test)
+
+
+def test_who_goes_while_a_wire_is_being_laid_has_none(wired: WiredActor) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        wired.tells.clear()
+        wired.room.go.set()
+        going = asyncio.ensure_future(took_s(lambda: room.execute()))
+        await asyncio.sleep(RETRY_FOR_S / 2)
+        room.close_wire()
+        wired.tells.set()
+        assert await going == RETRY_FOR_S  # by Ray, which hangs
+        assert wired.room.entered == 0
+        await wired.room.close_entrance()
+
+    run(test)
+
+
+def test_a_refusal_of_a_call_that_may_have_been_carried_out_before_does_not_say_that_it_was_not(
+    wired: WiredActor,
+) -> None:
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        wired.room.busy_from = 2
+        going = asyncio.ensure_future(room.execute())
+        await asyncio.sleep(RETRY_FOR_S / 2)
+        room._hang_up()  # as a lost connection is
+        with pytest.raises(Unavailable):
+            await going
+        with pytest.raises(Busy):
+            await room.execute()
+        wired.room.go.set()
+        await over(room, wired)
 
     run(test)

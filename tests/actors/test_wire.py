@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -10,10 +11,14 @@ import pytest
 from actors.wire import MAX_CALLS, Lost, Reachable, Wire, connect
 from fleet.errors import Busy, Conflict, Unavailable
 
+ANSWER_BYTES = 10_000
+CALLS = 3_000
+
 
 class Room(Reachable):
     def __init__(self) -> None:
         self.entered = 0
+        self.given = 0
         self.go = asyncio.Event()
 
     async def echo(self, said: bytes, *more: object) -> tuple[bytes, int]:
@@ -23,6 +28,10 @@ class Room(Reachable):
         self.entered += 1
         await self.go.wait()
         return "gone on"
+
+    async def give(self, size: int, *_: object) -> bytes:
+        self.given += 1
+        return b"x" * size
 
     async def refuse(self) -> None:
         raise Conflict("it is taken", "taken", 2.0)
@@ -148,3 +157,43 @@ async def test_what_cannot_be_sent_back_is_a_failure_of_the_fleet(wire: Wire) ->
 @pytest.mark.parametrize("address", ["", "\0fleetcast-nobody", "no-such-file"])
 async def test_where_nobody_is_there_is_no_wire(address: str) -> None:
     assert await connect(address) is None
+
+
+async def test_who_does_not_read_what_is_answered_is_not_heard_either(room: Room, wire: Wire) -> None:
+    """What waits for it is bounded: by the calls of one read."""
+    deaf = await connect(await room.address())
+    assert deaf is not None
+    deaf.transport.pause_reading()
+    calls = [asyncio.ensure_future(deaf.call("give", (ANSWER_BYTES,))) for _ in range(CALLS)]
+    for number in range(2 * CALLS):
+        assert await wire.call("echo", (b"%d" % number,)) == (b"%d" % number, 0)
+    assert room.given <= MAX_CALLS
+    deaf.transport.resume_reading()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {answer for answer in answers if not isinstance(answer, Busy)} == {b"x" * ANSWER_BYTES}
+    assert room.given > MAX_CALLS
+    deaf.close()
+
+
+async def test_what_is_too_large_for_one_message_is_refused_on_its_own(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.wire.MAX_BYTES", 1_000)
+    with pytest.raises(Busy):
+        await wire.call("echo", (b"x" * 1_000,))
+    with pytest.raises(Unavailable):  # and not Busy: it was carried out
+        await wire.call("give", (1_000,))
+    assert await wire.call("echo", (b"on",)) == (b"on", 0)
+
+
+@pytest.mark.parametrize("said", [b"\xff" * 100, b"\x04\0\0\0none"])
+async def test_who_makes_no_sense_is_hung_up_on_and_nobody_else(
+    room: Room, wire: Wire, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_unix_connection(await room.address())
+    writer.write(said)
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    assert caplog.records
+    assert await wire.call("echo", (b"on",)) == (b"on", 0)

@@ -17,6 +17,7 @@ from stores.kept import FLEET, LIMITS, Kept, pages, tables_of
 from actors import stores
 from actors.database import StoreRefused, StoreUnreachable
 from actors.memory_tables import MemoryJobTables
+from actors.postgres import PostgresDatabase
 from actors.writer import LostWriter
 from fleet.errors import Unavailable
 
@@ -307,3 +308,18 @@ def test_a_server_that_only_reads_is_waited_for(store: str) -> None:
             f"ALTER DATABASE {store.rpartition('/')[2]} SET default_transaction_read_only = on"
         )
     assert "read-only" in wrong(lambda url: url, store)
+
+
+def test_a_transaction_that_found_no_connection_leaves_nothing_for_the_next_one(
+    store: str, postgres: Postgres
+) -> None:
+    database = PostgresDatabase(store)
+    database.connect()
+    [(writer,)] = database.query("SELECT pg_backend_pid()")
+    with psycopg.connect(store, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", (writer,))
+    with pytest.raises(StoreUnreachable), database.transaction():
+        pass
+    database.connect()
+    assert database.execute("CREATE TABLE t AS SELECT 1") == 1
+    database.close()
