@@ -13,6 +13,11 @@ from chaos.house import TITLES, House, Process, descendants
 
 EVERY_S = 2.0
 WARM_UP_S = 20.0  # of a process, in which its growth is its start
+FULL_S = 1_200.0  # by when caches and rings are full
+MOST_MB_A_MINUTE = 1.0
+MOST_A_MINUTE = 0.5  # of descriptors, and of threads
+# The job store keeps pages of its file in memory, 64 MiB a connection, as the file grows.
+CACHES = frozenset({"job-store"})
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -70,6 +75,20 @@ class Resources:
 
     def close(self) -> None:
         self._record.close()
+
+
+def growing(slopes: dict[str, Slope]) -> list[str]:
+    """What grows, in the second half of a run of `FULL_S` at least."""
+    return [
+        f"{name}: {rate:+.2f} {what} a minute"
+        for name, slope in sorted(slopes.items())
+        for what, rate, most in (
+            ("MB", slope.rss_mb, MOST_MB_A_MINUTE),
+            ("files", slope.fds, MOST_A_MINUTE),
+            ("threads", slope.threads, MOST_A_MINUTE),
+        )
+        if rate > most and not (what == "MB" and name in CACHES)
+    ]
 
 
 def sample_of(pid: int) -> Sample | None:

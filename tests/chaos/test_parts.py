@@ -10,7 +10,7 @@ from checkers.history import AnyRecord, Failed, FinalJob, Granted, Ok, Recorder,
 
 from chaos.plan import FIRST, ActorFault, Plan, plan
 from chaos.promises import Clock, Done, Outage, before, extended, recovery_promise, regrants
-from chaos.resources import Sample, slope_of
+from chaos.resources import Sample, growing, slope_of
 from chaos.robot_log import RobotLog
 from chaos.robots import Orphan
 from chaos.watchers import Stream
@@ -228,3 +228,14 @@ def test_an_actor_that_comes_back_late_or_never_breaks_the_promise() -> None:
 def test_growth_is_told_per_minute() -> None:
     slope = slope_of([Sample(at, 100 + at, 5, 9 - at) for at in range(10)])
     assert [round(rate, 6) for rate in (slope.rss_mb, slope.fds, slope.threads)] == [60.0, 0.0, -60.0]
+
+
+def test_what_grows_is_named_but_for_the_pages_that_a_job_store_keeps() -> None:
+    leak = slope_of([Sample(60 * at, 100 + 2 * at, 5 + at, 9) for at in range(10)])
+    still = slope_of([Sample(60 * at, 100, 5, 9) for at in range(10)])
+    told = growing({"door": leak, "job-store": leak, "registry": still})
+    assert told == [
+        "door: +2.00 MB a minute",
+        "door: +1.00 files a minute",
+        "job-store: +1.00 files a minute",
+    ]

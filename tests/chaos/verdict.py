@@ -25,7 +25,7 @@ from chaos.promises import (
     storm_promise,
     stream_promise,
 )
-from chaos.resources import Slope
+from chaos.resources import FULL_S, MOST_MB_A_MINUTE, Slope, growing
 from chaos.run import Gathered, Run
 from fleet.job import Job, JobStatus
 from fleet.limits import MS
@@ -102,4 +102,12 @@ def _promises(this: Run, gathered: Gathered, finals: dict[str, FinalJob]) -> lis
         offline_promise(robots, streams["robot-status"], done, clock, silence_s),
         storm_promise(robots, gathered.lost_leases, done, clock, lease_s),
         *(stream_promise(stream, told[name]) for name, stream in streams.items()),
+        *_growth(this),
     ]
+
+
+def _growth(this: Run) -> list[Promise]:
+    """Of a run that is long enough to tell."""
+    slopes = this.resources.slopes()
+    text = f"no process grows by {MOST_MB_A_MINUTE} MB, or by a file or thread in two minutes"
+    return [Promise(text, f"{len(slopes)} kinds", growing(slopes))] if this.options.seconds >= FULL_S else []
