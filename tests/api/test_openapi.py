@@ -253,11 +253,6 @@ async def test_schemathesis_finds_no_failure_signed_in(wide_world: World) -> Non
     assert not failures, failures
 
 
-async def test_schemathesis_finds_no_failure_anonymously(wide_world: World) -> None:
-    failures = await attack(wide_world, 1, 6, token=None)
-    assert not failures, failures
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("signed_in", [True, False])

@@ -28,6 +28,7 @@ from fleet.keys import well_formed
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a secret of this test, thirty-two bytes or more"
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 
 
 def processes_of(group: int) -> list[str]:
@@ -49,7 +50,7 @@ def _remove_folders() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_demo_shows_jobs_in_order_and_a_signal_leaves_nothing_behind(number: signal.Signals) -> None:
     demo = subprocess.Popen(
         [sys.executable, "-u", str(ROOT / "examples" / "demo.py")],
@@ -148,7 +149,7 @@ def test_a_server_that_does_not_answer_is_named() -> None:
     assert ended.stderr == "fleetcast: no server answers at http://127.0.0.1:1 (ConnectError)\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_ray_starts_leaves_nothing_behind(number: signal.Signals) -> None:
     serve = subprocess.Popen(
         [sys.executable, "-u", "-m", "fleetcast", "serve", "--port", "0"],
