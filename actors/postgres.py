@@ -115,7 +115,7 @@ class PostgresDatabase:
         try:
             yield
         except psycopg.OperationalError as error:
-            if self._writer is None or self._writer.broken or self._writer.closed:
+            if self._writer is None or self._writer.closed or _ended(error):
                 self._drop(self._writer)
                 raise StoreUnreachable(f"{self.name}: {_reason(error)}") from None
             raise
@@ -236,6 +236,14 @@ def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
             begin, size = index + 1, 0
     if begin < len(rows):
         yield rows[begin:]
+
+
+def _ended(error: psycopg.OperationalError) -> bool:
+    """The connection, or what may be done with it: the library knows it as broken only once the server hung
+    up, which is later than when it says so."""
+    if isinstance(error, psycopg.errors.PipelineAborted):  # by what the server refused before
+        return False
+    return error.sqlstate is None or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
 
 
 def _reason(error: Exception) -> str:

@@ -1,21 +1,28 @@
-"""A way to PostgreSQL that loses a COMMIT, or the answer to it, and the connection with it."""
+"""A way to PostgreSQL on which a COMMIT is lost, or the answer to it, or the connection right after."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from typing import Literal
 
 
+COMMITTED = b"COMMIT\0Z\0\0\0\5I"  # the end of its answer, and that the server is ready for more
+SHUTDOWN = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+GOODBYE = b"E" + struct.pack("!i", 4 + len(SHUTDOWN)) + SHUTDOWN
+
+
 class CommitProxy:
-    """On a port of its own. `lose` is for the next COMMIT that passes."""
+    """On a port of its own. `lose` is for the next COMMIT that passes: it, its answer, or what follows that:
+    the server says that it ends the connection, and does so later."""
 
     def __init__(self, port: int) -> None:
         self._target = ("127.0.0.1", port)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        self.lose: Literal["", "request", "answer"] = ""
+        self.lose: Literal["", "request", "answer", "rest"] = ""
         self.lost = 0
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,7 +46,7 @@ class CommitProxy:
     def _up(self, client: socket.socket, server: socket.socket, mute: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
-                if self.lose and b"COMMIT" in data:
+                if self.lose in ("request", "answer") and b"COMMIT" in data:
                     lose, self.lose = self.lose, ""
                     self.lost += 1
                     if lose == "request":
@@ -53,6 +60,12 @@ class CommitProxy:
             while data := server.recv(1 << 16):
                 if mute.is_set():
                     break
+                before, committed, _ = data.partition(COMMITTED)
+                if self.lose == "rest" and committed:
+                    self.lose = ""
+                    self.lost += 1
+                    client.sendall(before + committed + GOODBYE)
+                    return
                 client.sendall(data)
         _end(client, server)
 

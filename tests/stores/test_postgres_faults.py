@@ -59,9 +59,9 @@ def assert_made_once(kept: Kept, store: str) -> None:
         assert kept.tables.history(job.job_id) == model.history(job.job_id)
 
 
-@pytest.mark.parametrize("lose", ["request", "answer"])
+@pytest.mark.parametrize("lose", ["request", "answer", "rest"])
 def test_a_commit_whose_answer_is_lost_is_made_once(
-    kept: Kept, store: str, proxy: CommitProxy, lose: Literal["request", "answer"]
+    kept: Kept, store: str, proxy: CommitProxy, lose: Literal["request", "answer", "rest"]
 ) -> None:
     before = commits(store)
     proxy.lose = lose
@@ -73,10 +73,10 @@ def test_a_commit_whose_answer_is_lost_is_made_once(
 
 
 def test_commits_may_be_lost_again_and_again(kept: Kept, store: str, proxy: CommitProxy) -> None:
-    for lose in ("answer", "request", "answer", "answer", "request"):
+    for lose in ("answer", "request", "rest", "answer", "answer", "rest", "request"):
         proxy.lose = lose  # type: ignore[assignment]
         kept.finish()
-    assert proxy.lost == 5
+    assert proxy.lost == 7
     assert_made_once(kept, store)
 
 
