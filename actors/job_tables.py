@@ -206,16 +206,18 @@ class JobTables:
         records = [change for change in changes if not isinstance(change, KeptReply)]
         facts = [record for record in records if isinstance(record, Fact)]
         newest = {fact.record.seq: fact.record for fact in facts}
-        jobs = [_job_row(record) for record in newest.values()]
-        payloads = [_payload_row(fact.record) for fact in facts if _brings_a_payload(fact)]
-        events = [_event_row(record) for record in records if _tells(record)]
         finished = set(newest) - {fact.record.seq for fact in facts if fact.announced or _lives(fact)}
         counters = self._count(records)
 
         def work() -> None:
+            """A row is made when the statement before it is on its way."""
             gone = self._gone(finished)
-            self._database.upsert(JOBS, [row for row in jobs if row[0] not in gone])
-            self._database.insert(PAYLOADS, payloads)
+            jobs = [_job_row(record) for seq, record in newest.items() if seq not in gone]
+            self._database.upsert(JOBS, jobs)
+            self._database.insert(
+                PAYLOADS, [_payload_row(fact.record) for fact in facts if _brings_a_payload(fact)]
+            )
+            events = (_event_row(record) for record in records if _tells(record))
             self._database.insert(EVENTS, [row for row in events if row[2] not in gone])
             reply_tables.write(self._database, replies)
 
