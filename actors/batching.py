@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from fleet import errors
-from fleet.errors import Busy, FleetError, Unavailable
+from fleet.errors import FleetError, Overloaded, Unavailable
 from fleet.messages import Refusal
 
 log = logging.getLogger("fleetcast.batching")
@@ -70,7 +70,7 @@ def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
 
 class Batcher(Generic[Item, Result]):
     """Puts items into batches for `handle`, which returns one outcome per item, in order: a result or an
-    exception. Bound: `max_backlog`, then Busy.
+    exception. Bound: `max_backlog`, then Overloaded.
 
     With `conflate` (the key of an item), once a batch takes longer than `STALLED_S`, the newest item of a key
     takes the place of one that waits, and both get its outcome: a fleet that did not answer for a while finds
@@ -102,7 +102,7 @@ class Batcher(Generic[Item, Result]):
             older.item = item
             return future
         if len(self._backlog) >= self._max_backlog:
-            future.set_exception(Busy("too many requests wait for the fleet", "overloaded", 1.0))
+            future.set_exception(Overloaded("too many requests wait for the fleet", "", 1.0))
             future.exception()  # marks it as seen: perhaps nobody waits
             return future
         slot = _Slot(item, future)

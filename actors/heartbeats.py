@@ -22,7 +22,8 @@ class RegistrySide(Protocol):
 
 class Heartbeats:
     """The rooms are told side by side: while one is away, robots stay online and jobs keep their leases in
-    the other. Bound: `max_backlog` wait for each, then Busy; conflated per robot while it does not answer."""
+    the other. Bound: `max_backlog` wait for each, then Overloaded; conflated per robot while
+    it does not answer."""
 
     def __init__(self, job_store: JobStoreSide, registry: RegistrySide, limits: Limits) -> None:
         self._job_store = job_store

@@ -31,7 +31,7 @@ from actors.upkeep import Upkeep
 from actors.wire import Reachable
 from actors.writer import Opening
 from fleet.dead_letters import DeadLetterFilter, DeadLetters, Redrive, Redriven, among
-from fleet.errors import Busy, Unavailable
+from fleet.errors import Overloaded, Unavailable
 from fleet.events import JobStatusChanged, QueueDepthChanged, encode
 from fleet.explain import Place
 from fleet.feed import MAX_FORMER, FeedHistory
@@ -125,7 +125,7 @@ class JobStoreRoom(Reachable):
 
     def _check_backlog(self) -> None:
         if self._journal.backlog > self._limits.max_backlog:
-            raise Busy("the store does not keep up with what it is to write", "overloaded", 1.0)
+            raise Overloaded("the store does not keep up with what it is to write", "", 1.0)
 
     async def _recall_each(self, commands: Sequence[Command]) -> dict[int, Refusal]:
         """Refuses, by their place, commands that name what is damaged on the disk; the others are not their

@@ -19,7 +19,7 @@ class Lanes:
     """One call is under way in each lane; what arrives meanwhile is its next batch. What robots say shares a
     lane, so that nothing overtakes what a robot said before. All else has its own, since a list of a thousand
     jobs takes longer than a report. A third or fourth would make smaller batches, of which the store commits
-    fewer a second. Bound: `max_backlog` a lane, then Busy."""
+    fewer a second. Bound: `max_backlog` a lane, then Overloaded."""
 
     def __init__(self, job_store: JobStoreSide, limits: Limits) -> None:
         self._job_store = job_store

@@ -12,11 +12,10 @@ import ray.exceptions
 
 from actors import failpoints
 from actors.wire import Lost, Wire, connect
-from fleet.errors import Busy, FleetError, Unavailable
+from fleet.errors import FleetError, Overloaded, Unavailable
 
 log = logging.getLogger("fleetcast.ray_room")
 
-OVERLOADED = "overloaded"  # the code of who refuses before anything is carried out
 RETRY_FOR_S = 10.0  # an actor is back by then
 HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
 LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
@@ -75,7 +74,7 @@ class RayRoom:
                 raise _of_all_attempts(_ours(error), lost) from None
             except ray.exceptions.PendingCallsLimitExceeded:
                 raise _of_all_attempts(
-                    Busy("too many calls wait for the fleet", OVERLOADED, 1.0), lost
+                    Overloaded("too many calls wait for the fleet", "", 1.0), lost
                 ) from None
             except (ray.exceptions.RayError, Lost, ValueError, TimeoutError) as error:
                 lost = True
@@ -146,7 +145,7 @@ class RayRoom:
 
 def _of_all_attempts(error: FleetError, lost: bool) -> FleetError:
     """A room that has too much to do refuses before it looks whether it did this already."""
-    if lost and error.code == OVERLOADED:
+    if lost and isinstance(error, Overloaded):
         return Unavailable(error.detail, "", error.retry_after_s)
     return error
 

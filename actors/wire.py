@@ -21,11 +21,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from actors.failpoints import Loss
-from fleet.errors import Busy, FleetError, Unavailable
+from fleet.errors import FleetError, Overloaded, Unavailable
 
 log = logging.getLogger("fleetcast.wire")
 
-MAX_CALLS = 256  # under way on one connection, then Busy
+MAX_CALLS = 256  # under way on one connection, then Overloaded
 MAX_BYTES = 1024 * 1024 * 1024  # of one message, which is held in memory as a whole
 SENT_S = 0.01  # a call that a test has thought lost has left by then
 _SIZE = struct.Struct("=I")
@@ -112,7 +112,7 @@ class _Caller(_Frames):
     def hear(self, message: Any) -> None:
         number, method, args = message
         if len(self._calls) >= MAX_CALLS:
-            self._answer(number, False, Busy("too many calls wait for the fleet", "overloaded", 1.0))
+            self._answer(number, False, Overloaded("too many calls wait for the fleet", "", 1.0))
             return
         call = asyncio.get_running_loop().create_task(self._serve(number, method, args))
         self._calls.add(call)
@@ -168,7 +168,7 @@ class Wire(_Frames):
         self._calls: dict[int, asyncio.Future[Any]] = {}
 
     async def call(self, method: str, args: tuple[Any, ...], loss: Loss | None = None) -> Any:
-        """Raises Lost, Busy if it is too large, or the FleetError that the room raised. `loss`: a test's."""
+        """Raises Lost, Overloaded if it is too large, or what the room raised. `loss`: a test's."""
         if self.closed or loss == "request":
             raise Lost
         if loss is not None:
@@ -176,7 +176,7 @@ class Wire(_Frames):
         number = next(self._numbers)
         message = _dumps((number, method, args))
         if len(message) > MAX_BYTES:
-            raise Busy("this is too much for one call to the fleet", "overloaded", 1.0)
+            raise Overloaded("this is too much for one call to the fleet", "", 1.0)
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
         try:
             self.send(message)

@@ -19,6 +19,7 @@ from fleet.errors import (
     Full,
     Misuse,
     NotFound,
+    Overloaded,
     PeerFault,
     Unavailable,
 )
@@ -73,6 +74,7 @@ STATUS: dict[type[FleetError], int] = {
     Misuse: 422,
     TooMany: 429,
     Busy: 503,
+    Overloaded: 503,
     Full: 429,
     Unavailable: 503,
 }

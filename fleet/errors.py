@@ -56,6 +56,12 @@ class Busy(FleetError):
     default_code = "busy"
 
 
+class Overloaded(Busy):
+    """Too much waits already: refused before anything of it was looked at."""
+
+    default_code = "overloaded"
+
+
 class Full(Busy):
     """What holds the caller's own things holds as many as it may."""
 

@@ -11,7 +11,7 @@ import pytest
 
 from actors.ray_room import HURRY_S, RETRY_FOR_S, RayRoom
 from actors.wire import Reachable
-from fleet.errors import Busy, Unavailable
+from fleet.errors import Busy, Overloaded, Unavailable
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -129,7 +129,7 @@ class Wired(Reachable):
     async def execute(self) -> str:
         self.entered += 1
         if 0 < self.busy_from <= self.entered:
-            raise Busy("too much", "overloaded", 1.0)
+            raise Overloaded("too much", "", 1.0)
         await self.go.wait()
         return "by wire"
 

@@ -8,7 +8,6 @@ import struct
 import threading
 from typing import Literal
 
-
 COMMITTED = b"COMMIT\0Z\0\0\0\5I"  # the end of its answer, and that the server is ready for more
 SHUTDOWN = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
 GOODBYE = b"E" + struct.pack("!i", 4 + len(SHUTDOWN)) + SHUTDOWN
