@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 from textwrap import dedent
 
+import jsonschema  # type: ignore[import-untyped]
 import pytest
+import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +18,7 @@ from simulators.scenario import PoissonArrivals, Scenario, Threshold
 from simulators.scenario_file import MAX_BYTES, ScenarioRefused, read_scenario, scenario_of
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "scenario.schema.json").read_text())
 SOUND = """\
 name: yard
 duration: 10s
@@ -54,6 +58,25 @@ def test_shipped_scenarios_are_sound(path: Path) -> None:
     assert scenario.name == path.stem
     assert scenario.description
     assert scenario.thresholds
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_schema_of_editors_takes_what_we_take(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("count: 3", "counts: 3"),
+        ("rate: 2", "rate: -2"),
+        ("interval: 1s", "interval: 1"),
+        ("mean: 500ms", ""),
+    ],
+)
+def test_the_schema_of_editors_refuses_what_we_refuse(old: str, new: str) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(SOUND.replace(old, new)), SCHEMA)
 
 
 def test_the_scenarios_that_users_look_for_are_there() -> None:
