@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -17,6 +18,9 @@ from fleet.messages import Refusal
 log = logging.getLogger("fleetcast.batching")
 
 STALLED_S = 1.0
+# When the oldest of the batch under way was asked for, by the loop's clock: what it waited here is part of
+# the time that its caller has.
+ASKED_AT: ContextVar[float | None] = ContextVar("asked_at", default=None)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,6 +57,7 @@ def _ours(error: Exception) -> FleetError:
 class _Slot(Generic[Item, Result]):
     item: Item
     future: asyncio.Future[Result]
+    asked_at: float
 
 
 def _pass_on(to: asyncio.Future[Any], done: asyncio.Future[Any]) -> None:
@@ -105,7 +110,7 @@ class Batcher(Generic[Item, Result]):
             future.set_exception(Overloaded("too many requests wait for the fleet", "", 1.0))
             future.exception()  # marks it as seen: perhaps nobody waits
             return future
-        slot = _Slot(item, future)
+        slot = _Slot(item, future, loop.time())
         self._backlog.append(slot)
         if self._conflate is not None:
             self._waiting[self._conflate(item)] = slot
@@ -131,6 +136,7 @@ class Batcher(Generic[Item, Result]):
                 if self._conflate is not None:
                     for slot in batch:
                         self._waiting.pop(self._conflate(slot.item), None)
+                ASKED_AT.set(batch[0].asked_at)
                 await self._send([slot.item for slot in batch], [slot.future for slot in batch])
         finally:
             self._runner = None

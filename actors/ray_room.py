@@ -11,13 +11,14 @@ import ray
 import ray.exceptions
 
 from actors import failpoints
+from actors.batching import ASKED_AT
 from actors.wire import Lost, Wire, connect
 from fleet.errors import FleetError, Overloaded, Unavailable
 
 log = logging.getLogger("fleetcast.ray_room")
 
 RETRY_FOR_S = 10.0  # an actor is back by then
-HURRY_S = 1.0  # for calls to one that was away for longer: callers must not queue up behind each other
+HURRY_S = 1.0  # for calls of who waited that long already: callers must not queue up behind each other
 LONG_POLLS = frozenset({"read", "outbox"})  # which are to take longer than that, and nobody queues up behind
 OFTEN = frozenset({"execute", "heartbeats", "publish", *LONG_POLLS})  # by wire, where there is one
 
@@ -129,9 +130,13 @@ class RayRoom:
         self._wire, self._wired = None, False
 
     def _patience_s(self, method: str, now: float) -> float:
-        """Who waited behind a call that nobody answered does not wait as long once more."""
-        gone = self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S - HURRY_S
-        return HURRY_S if gone and method not in LONG_POLLS else RETRY_FOR_S
+        """Who waited behind a call that nobody answered, or was answered late, does not wait as long once
+        more; nor does who asks for an actor that is long gone."""
+        if method in LONG_POLLS:
+            return RETRY_FOR_S
+        if self._silent_since is not None and now - self._silent_since >= RETRY_FOR_S - HURRY_S:
+            return HURRY_S
+        return max(HURRY_S, RETRY_FOR_S - (now - (ASKED_AT.get() or now)))
 
     def _note_answer(self, now: float) -> None:
         self._answered_at, self._silent_since = now, None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from actors.batching import Batcher
 from actors.ray_room import HURRY_S, RETRY_FOR_S, RayRoom
 from actors.wire import Reachable
 from fleet.errors import Busy, Overloaded, Unavailable
@@ -107,13 +108,58 @@ def test_an_actor_that_answers_again_is_given_its_time_again(actor: Actor) -> No
 def test_one_call_of_many_that_hangs_makes_nobody_hurry(actor: Actor) -> None:
     async def test() -> None:
         room = RayRoom("name", "namespace")
-        hanging = asyncio.ensure_future(took_s(lambda: room.execute()))
+        hanging = asyncio.ensure_future(took_s(lambda: room.page()))
         await asyncio.sleep(RETRY_FOR_S / 2)
         actor.answers = True
-        await room.execute()
+        await room.page()
         actor.answers = False
         assert await hanging == RETRY_FOR_S
-        assert await took_s(lambda: room.execute()) == RETRY_FOR_S
+        assert await took_s(lambda: room.page()) == RETRY_FOR_S
+
+    run(test)
+
+
+def test_who_waited_for_the_batch_before_waits_as_long_in_all_as_others(actor: Actor) -> None:
+    """Also where the room answered others meanwhile, or answers the batch before at the last moment."""
+
+    async def test() -> None:
+        room = RayRoom("name", "namespace")
+        batcher: Batcher[str, Any] = Batcher(lambda items: room.page(items), 10, 100)
+        first = asyncio.ensure_future(took_s(lambda: batcher.put("first")))
+        await asyncio.sleep(HURRY_S)
+        behind = asyncio.ensure_future(took_s(lambda: batcher.put("behind")))
+        await asyncio.sleep(HURRY_S)
+        actor.answers = True
+        await room.page()
+        actor.answers = False
+        assert await first == RETRY_FOR_S
+        assert await behind == RETRY_FOR_S
+        actor.answers = True
+        await room.page()
+        actor.answers = False
+        assert await took_s(lambda: batcher.put("later")) == RETRY_FOR_S
+
+    run(test)
+
+
+def test_who_waited_for_all_of_its_time_is_still_asked_for_once(actor: Actor) -> None:
+    async def test() -> None:
+        answered = asyncio.Event()
+
+        async def late(items: Any) -> Any:
+            if "first" in items:
+                await answered.wait()
+                return ["there"]
+            return await RayRoom("name", "namespace").execute(items)
+
+        batcher: Batcher[str, Any] = Batcher(late, 10, 100)
+        first = batcher.put("first")
+        await asyncio.sleep(HURRY_S)
+        behind = asyncio.ensure_future(took_s(lambda: batcher.put("behind")))
+        await asyncio.sleep(2 * RETRY_FOR_S)
+        answered.set()
+        assert await first == "there"
+        assert await behind == 2 * RETRY_FOR_S + HURRY_S
 
     run(test)
 

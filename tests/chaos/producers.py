@@ -31,6 +31,7 @@ class Answer(msgspec.Struct):
     retry_after: str | None = None
     body: Any = None
     error: str = ""
+    asked: str = ""  # method and path
 
     @property
     def code(self) -> str:
@@ -54,18 +55,19 @@ class Clerk:
         )
 
     async def ask(self, method: str, path: str, cut_after_s: float | None = None, **given: Any) -> Answer:
-        began = time.monotonic()
+        began, asked = time.monotonic(), f"{method} {path}"
         try:
             async with asyncio.timeout(cut_after_s):
                 response = await self._http.request(method, path, **given)
         except httpx.TransportError as error:
             took_s = time.monotonic() - began
-            return self._note(Answer(time.monotonic_ns(), took_s, 0, error=type(error).__name__))
+            return self._note(Answer(time.monotonic_ns(), took_s, 0, error=type(error).__name__, asked=asked))
         except TimeoutError:
             return Answer(time.monotonic_ns(), time.monotonic() - began, 0)
         again = response.headers.get("Retry-After")
         took_s = time.monotonic() - began
-        return self._note(Answer(time.monotonic_ns(), took_s, response.status_code, again, response.json()))
+        body, status = response.json(), response.status_code
+        return self._note(Answer(time.monotonic_ns(), took_s, status, again, body, asked=asked))
 
     def _note(self, answer: Answer) -> Answer:
         self.answers.append(msgspec.structs.replace(answer, body=None))

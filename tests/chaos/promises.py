@@ -182,12 +182,13 @@ def answers_promise(answers: Sequence[Answer]) -> Promise:
     """Every request is answered in time; who is refused for now is told when to ask again."""
     wrong = []
     for answer in answers:
+        came = f"{answer.asked}: {answer.status or answer.error} after {answer.took_s:.1f} s"
         if answer.took_s > ANSWER_S:
-            wrong.append(f"{answer.status} after {answer.took_s:.1f} s")
+            wrong.append(came)
         elif answer.status == 503 and not answer.retry_after:
-            wrong.append("503 without Retry-After")
+            wrong.append(f"{came}, without Retry-After")
         elif answer.status == 0 or (answer.status >= 500 and answer.status != 503):
-            wrong.append(f"{answer.status or answer.error} after {answer.took_s:.1f} s")
+            wrong.append(came)
     refused = sum(answer.status == 503 for answer in answers)
     slowest = max((answer.took_s for answer in answers), default=0.0)
     measured = f"{len(answers)} requests, {refused} of them 503, slowest {slowest:.1f} s"
