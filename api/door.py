@@ -27,7 +27,7 @@ from api.websocket_protocol import EXTENSION, FleetSocket
 from fleet.errors import Unavailable
 
 if TYPE_CHECKING:
-    from api.routers.robot_socket import RobotSession
+    from api.robot_session import RobotSession
 
 State = Literal["ready", "draining", "no_token_keys", "fleet_down", "fleet_crash_loop"]
 

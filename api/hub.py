@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from api.background import Background
+from api.conflation import Conflation
 from api.fanout import Fanout, Watcher
 from api.ports import Fleet
 from api.recovery import Recovery
@@ -49,6 +50,7 @@ class FeedHub:
         self.name = name
         self.plain = Fanout(settings)
         self.numbered = Fanout(settings)
+        self.conflated = Conflation(settings)
         self.recovery = Recovery(self)
         self.lineage = Lineage("")
         self.offset = 0  # in the feed, of what is at the head here
@@ -58,10 +60,11 @@ class FeedHub:
         self.resumed = 0
 
     def __len__(self) -> int:
-        return len(self.plain) + len(self.numbered)
+        return len(self.plain) + len(self.numbered) + len(self.conflated)
 
     @property
     def fanouts(self) -> tuple[Fanout, Fanout]:
+        """Of those who hear every event."""
         return self.plain, self.numbered
 
     @property
@@ -101,6 +104,7 @@ class FeedHub:
             return
         first, self.offset = self.offset, self.offset + len(events)
         self.plain.push([text_frame(event) for event in events])
+        self.conflated.push(events)
         if len(self.numbered):
             self.numbered.push(self._numbered_frames(first, events))
         else:
@@ -122,6 +126,7 @@ class FeedHub:
 
     def _tell_all(self, gap: Gap) -> None:
         frame = text_frame(message(None, gap))
+        self.conflated.missed = len(self.conflated) > 0
         self.plain.hold_all()
         for watcher in self.numbered.hold_all():
             watcher.write(frame)
@@ -134,6 +139,10 @@ class FeedHub:
         watcher = self.plain.join(socket)
         self._tell_depth(watcher)
         return watcher
+
+    def add_conflated(self, socket: FleetSocket, period_ms: int) -> Watcher:
+        """Hears the latest event of each robot, so often."""
+        return self.conflated.add(socket, period_ms)
 
     def add_numbered(self, socket: FleetSocket, since: str | None) -> Watcher:
         """The same with places. `since` names one to continue after; "" asks for the latest state first."""
@@ -212,7 +221,7 @@ class Hub:
 
     @property
     def fanouts(self) -> list[Fanout]:
-        return [fanout for feed in self.feeds.values() for fanout in feed.fanouts]
+        return [fanout for feed in self.feeds.values() for fanout in (*feed.fanouts, *feed.conflated.fanouts)]
 
     async def start(self) -> None:
         for feed in self.feeds.values():

@@ -26,13 +26,13 @@ class InboundRate:
         self._since = 0.0
         self._count = 0
 
-    def judge(self, now: float) -> Verdict:
-        """Of one message at `now` (seconds, monotonic)."""
+    def judge(self, now: float, messages: int = 1) -> Verdict:
+        """Of messages that came together at `now` (seconds, monotonic)."""
         age_s = now - self._since
         if self._count <= self._per_s * age_s:
-            self._since, self._count = now, 1
-            return Verdict.HEAR
-        self._count += 1
+            self._since, self._count = now, messages
+            return Verdict.HEAR if messages <= self._per_s * (1 + self._patience_s) else Verdict.CLOSE
+        self._count += messages
         if age_s >= self._patience_s or self._count > self._per_s * (1 + self._patience_s):
             return Verdict.CLOSE
         return Verdict.HEAR if self._count <= self._per_s * (1 + age_s) else Verdict.IGNORE

@@ -37,6 +37,10 @@ class Snapshot:
         self._place = place
         self._state = state
 
+    @property
+    def items(self) -> list[bytes]:
+        return self._state.items
+
     @cached_property
     def numbered(self) -> list[bytes]:
         return [text_frame(part) for part in snapshot_messages(self._place, self._state)]
@@ -90,9 +94,11 @@ class Recovery:
                 feed.judge(watcher, place, page.lineage, page.offset)
 
     async def _serve_snapshots(self, fleet: Fleet) -> None:
-        if not self._waiting():
+        if not self._waiting() and not self._feed.conflated.missed:
             return
         snapshot = await self._snapshot(fleet)
+        if self._feed.conflated.missed and self._good(snapshot):
+            self._feed.conflated.catch_up(snapshot.items)
         waiting = self._waiting()
         for start in range(0, len(waiting), SERVED_AT_ONCE):
             for fanout, watcher in waiting[start : start + SERVED_AT_ONCE]:
@@ -100,7 +106,7 @@ class Recovery:
                     pieces = snapshot.plain if fanout is self._feed.plain else snapshot.numbered
                     self._feed.begin(watcher, snapshot.cursor, pieces)
             await asyncio.sleep(0)
-        if self._waiting():
+        if self._waiting() or self._feed.conflated.missed:
             self.wanted.set()
 
     def _waiting(self) -> list[tuple[Fanout, Watcher]]:

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
     ping_timeout_s: float = Field(10.0, alias="FLEETCAST_PING_TIMEOUT_S", gt=0)
     send_timeout_s: float = Field(1.0, alias="FLEETCAST_SEND_TIMEOUT_S", gt=0)
     max_messages_per_s: float = Field(30.0, alias="FLEETCAST_MAX_MESSAGES_PER_S", gt=0)
+    max_gateway_messages_per_s: float = Field(20_000.0, alias="FLEETCAST_MAX_GATEWAY_MESSAGES_PER_S", gt=0)
     max_robot_messages_per_s: float = Field(1_000.0, alias="FLEETCAST_MAX_ROBOT_MESSAGES_PER_S", gt=0)
     inbound_patience_s: float = Field(3.0, alias="FLEETCAST_INBOUND_PATIENCE_S", gt=0)
     max_sockets: int = Field(20_000, alias="FLEETCAST_MAX_SOCKETS", ge=1)

@@ -12,10 +12,12 @@ from api.door import Door, GoingAway
 from api.envelope import request_id_of, sealed
 from api.problems import TooMany
 from api.routers import websockets
+from api.routers.gateway_socket import gateway_socket
 from api.routers.robot_socket import robot_socket
 from fleet.errors import NotFound
 
 ROBOT = "/api/v1/ws/robot/"
+GATEWAY = "/api/v1/ws/robot-gateway"
 
 
 async def serve_socket(door: Door, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,6 +36,8 @@ async def _dispatch(websocket: WebSocket, door: Door, path: str) -> None:
     endpoint = websockets.routes.get(path)
     if endpoint is not None:
         await endpoint(websocket, door)
+    elif path == GATEWAY:
+        await gateway_socket(websocket, door)
     elif path.startswith(ROBOT):
         await robot_socket(websocket, door, path.removeprefix(ROBOT))
     else:

@@ -25,6 +25,7 @@ from api.connection_table import NO_TABLE, ConnectionTable
 EXTENSION = "fleetcast.socket"
 WATCH_MAX_BYTES = 64 * 1024
 ROBOT_MAX_BYTES = 256 * 1024
+GATEWAY_MAX_BYTES = 1024 * 1024
 SEND_BUFFER_BYTES = 64 * 1024
 MAX_REQUEST_LINE = 8 * 1024
 MAX_FRAGMENTS = 1024
@@ -77,6 +78,12 @@ class _Brain(ServerProtocol):
         if frame.opcode is Opcode.CLOSE:
             self.current_size = None
         super().recv_frame(frame)
+
+
+def _max_bytes(path: str) -> int:
+    if path.endswith("/ws/robot-gateway"):
+        return GATEWAY_MAX_BYTES
+    return ROBOT_MAX_BYTES if "/ws/robot/" in path else WATCH_MAX_BYTES
 
 
 class FleetSocket(WebSocketsSansIOProtocol):
@@ -229,16 +236,14 @@ class FleetSocket(WebSocketsSansIOProtocol):
         self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
-        path = event.path.partition("?")[0]
-        robot = "/ws/robot/" in path
-        self.conn.max_message_size = ROBOT_MAX_BYTES if robot else WATCH_MAX_BYTES
+        most = self.conn.max_message_size = _max_bytes(event.path.partition("?")[0])
         super().handle_connect(event)
         if not hasattr(self, "scope"):
             return
         cast(dict[str, Any], self.scope)["extensions"][EXTENSION] = self
         self.read_paused = True  # nothing is heard before it is admitted
         self.transport.pause_reading()
-        if not robot:
+        if most == WATCH_MAX_BYTES:
             self._bound_buffers()
 
     def _bound_buffers(self) -> None:

@@ -16,6 +16,7 @@ from api.broadcasts import (
     on_queue_depth_changed,
     on_robot_heartbeat,
 )
+from api.conflation import PERIODS_MS, period_ms
 from api.door import Door
 from api.hub import FeedHub
 from api.limits import may_come_from
@@ -91,7 +92,30 @@ async def live_jobs(websocket: WebSocket, door: Door) -> None:
 
 
 async def robot_status(websocket: WebSocket, door: Door) -> None:
-    await _watch(websocket, door, ROBOT_STATUS)
+    if "conflate" not in websocket.query_params:
+        await _watch(websocket, door, ROBOT_STATUS)
+        return
+    admitted = await admit(websocket, door)
+    if admitted is None:
+        return
+    socket, _ = admitted
+    period, fault = _conflation(websocket)
+    if fault:
+        socket.close_with(1008, fault)
+    else:
+        door.hub.feeds[ROBOT_STATUS].add_conflated(socket, period)
+
+
+def _conflation(websocket: WebSocket) -> tuple[int, str]:
+    """(period in ms, ""), or (0, what is wrong)."""
+    query = websocket.query_params
+    if "v" in query or "since" in query:
+        return 0, "conflate goes without v and since: what is left out has no number"
+    asked = query.getlist("conflate")
+    period = period_ms(asked[0]) if len(asked) == 1 else None
+    if period is None:
+        return 0, f"conflate must be a number of milliseconds from {PERIODS_MS[0]} to {PERIODS_MS[-1]}"
+    return period, ""
 
 
 async def queue_metrics(websocket: WebSocket, door: Door) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from conftest import World, end_of, fresh, hear, quick_limits, served, until
+from feed_events import begin_anew, happen
 from websockets.asyncio.client import ClientConnection, connect
 
 from actors.client import FleetClient
 from actors.local import LocalFleet
-from actors.publisher import Publisher
 from fleet.errors import Unavailable
-from fleet.feed import FeedHistory, Page
+from fleet.feed import Page
 from fleet.limits import Limits
 from fleet.messages import JobSpec, RegisterRobot, RobotSpec, Submit
 from fleet.stream_messages import FeedState
@@ -26,17 +26,6 @@ TYPES = {
     "robot-status": "robot_heartbeat",
     "queue-metrics": "queue_depth_changed",
 }
-
-
-async def happen(world: World, stream: str, number: int) -> None:
-    """One event more on the stream."""
-    async with world.http() as http:
-        if stream == "robot-status":
-            await http.post("/robots/register", json={"robot_id": f"r-{number}"})
-        elif stream == "queue-metrics":
-            await world.fleet.announce_depth(number)
-        else:
-            await http.post("/jobs", json={"name": "weld"})
 
 
 def place(message: Any) -> str:
@@ -252,21 +241,6 @@ async def test_a_robot_that_was_deleted_is_offline_in_the_latest_state(world: Wo
 
 
 # -- holes that the door itself finds
-
-
-def begin_anew(world: World, stream: str) -> None:
-    """As if the room that tells this stream had begun again, knowing nothing of what it had told."""
-    rooms, limits = world.fleet.rooms, world.fleet.limits
-    room, name = {
-        "live-jobs": (rooms.job_store, "_events"),
-        "robot-status": (rooms.registry, "_events"),
-        "queue-metrics": (rooms.job_store, "_depths"),
-    }[stream]
-    before = getattr(room, name)
-    before._run.cancel()
-    publisher = Publisher(rooms.broadcasters[stream], limits, FeedHistory("another"))
-    publisher.publish([], before._source._kept.current)
-    setattr(room, name, publisher)
 
 
 @pytest.mark.parametrize("stream", STREAMS)
