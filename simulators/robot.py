@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from random import Random
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,7 @@ from fleet.messages import (
     Heartbeat,
     JobToken,
     Obeyed,
+    Progress,
     Register,
     Resume,
     ServerMessage,
@@ -37,17 +39,23 @@ HEARTBEAT_JITTER = 0.1
 MAX_OPEN_BEATS = 8
 # A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
 HELD_PART = 0.9
+LONGEST_S = 365 * 86_400.0  # of a job
+MOST_STEPS = 1_000
 # What was asked may have been done, or may yet be: it is asked for again under the same id.
 UNDECIDED = frozenset({"unavailable", "failed", "overloaded", "busy"})
 LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yours"})
 
 
 class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """How a simulated robot works. Service times are exponential, cut at ten times the mean.
-    `claim_wait_ms` is how long the server may hold an empty claim."""
+    """How a simulated robot works. A job takes what its payload says (`service_s`, by the robot's `speed`),
+    else an exponential time, cut at ten times the mean. `claim_wait_ms` is how long the server may hold an
+    empty claim; `claims` and `beats` are False for a robot that never asks for jobs, or whose body beats."""
 
     service_mean_s: float = 2.0
+    speed: float = 1.0
     failure_probability: float = 0.02
+    claims: bool = True
+    beats: bool = True
     max_concurrent_jobs: int = 1
     capabilities: list[str] = []
     environment: str = "development"
@@ -99,6 +107,16 @@ class _Work(msgspec.Struct):
     held_until_ns: int
     started: bool = False
     ended: bool = False
+    begins_ns: int = 0
+    steps: int = 0  # how often to tell how far it is
+    told: int = 0
+
+    @property
+    def step_ns(self) -> int | None:
+        """When to tell next."""
+        if self.ended or self.told >= self.steps:
+            return None
+        return self.begins_ns + (self.ends_ns - self.begins_ns) * (self.told + 1) // (self.steps + 1)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -209,7 +227,8 @@ class RobotBrain:
         together. Later than the first, the server answers a heartbeat so: the next is not due at once."""
         least = 0.5 if self._heartbeat_ms else 0.0
         self._heartbeat_ms = heartbeat_ms
-        self._beat_ns = now_ns + int(heartbeat_ms * MS * (least + rng.random()))
+        if self._profile.beats:
+            self._beat_ns = now_ns + int(heartbeat_ms * MS * (least + rng.random()))
 
     def _on_ack(self, ack: Ack, now_ns: int, rng: Random) -> None:
         if self._ends_claim(ack.id):
@@ -245,14 +264,17 @@ class RobotBrain:
 
     def _take(self, job: GrantedJob, now_ns: int, rng: Random) -> _Work:
         mean_s = self._profile.service_mean_s
-        service_s = min(rng.expovariate(1 / mean_s), 10 * mean_s)
+        told_s = _number(job.payload, "service_s", LONGEST_S)
+        service_s = min(rng.expovariate(1 / mean_s), 10 * mean_s) if told_s is None else told_s
         lease_ns = job.lease_ms * MS
         return _Work(
             job.job_id,
             job.token,
-            now_ns + int(service_s * SECOND),
+            now_ns + int(service_s / self._profile.speed * SECOND),
             lease_ns,
             now_ns + int(lease_ns * HELD_PART),
+            begins_ns=now_ns,
+            steps=int(_number(job.payload, "progress_steps", MOST_STEPS) or 0),
         )
 
     def _on_error(self, error: Error, now_ns: int) -> list[Effect]:
@@ -290,6 +312,10 @@ class RobotBrain:
                 work.started = True
                 start = Start(id=self._id(), job_id=work.job_id, token=work.token)
                 effects.append(self._report(start))
+            while (step_ns := work.step_ns) is not None and step_ns <= now_ns:
+                work.told += 1
+                if self._connected:
+                    effects.append(Say(_progress(work)))
             if not work.ended and work.ends_ns <= now_ns:
                 work.ended = True
                 effects.append(self._report(self._end(work, rng)))
@@ -313,18 +339,23 @@ class RobotBrain:
         busy = bool(self._works)
         self._cpu = _wander(self._cpu, 5.0, 60.0 if busy else 5.0, 100.0, rng)
         self._memory = _wander(self._memory, 20.0, 900.0 if busy else 400.0, 4_096.0, rng)
+        return [Say(self.heartbeat(now_ns, round(self._cpu, 1), round(self._memory, 1)))]
+
+    def heartbeat(self, now_ns: int, cpu_percent: float, memory_mb: float) -> Heartbeat:
+        """With the jobs in hand."""
+        self._fence(now_ns)
         jobs = [JobToken(work.job_id, work.token) for work in self._works.values()]
-        return [
-            Say(
-                Heartbeat(
-                    id=self._note_beat(now_ns) if busy else None,
-                    status="busy" if busy else "idle",
-                    cpu_percent=round(self._cpu, 1),
-                    memory_mb=round(self._memory, 1),
-                    jobs=jobs,
-                )
-            )
-        ]
+        return Heartbeat(
+            id=self._note_beat(now_ns) if jobs else None,
+            status="busy" if jobs else "idle",
+            cpu_percent=cpu_percent,
+            memory_mb=memory_mb,
+            jobs=jobs,
+        )
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._works)
 
     def _note_beat(self, now_ns: int) -> str:
         """Only with jobs in hand is an answer worth its message."""
@@ -335,7 +366,9 @@ class RobotBrain:
         return said
 
     def _may_claim(self) -> bool:
-        ready = self._heartbeat_ms > 0 and not self._draining and not self._claim_said
+        ready = (
+            self._profile.claims and self._heartbeat_ms > 0 and not self._draining and not self._claim_said
+        )
         return ready and self._free_slots() > 0
 
     def _free_slots(self) -> int:
@@ -361,6 +394,7 @@ class RobotBrain:
     def _next_alarm(self) -> list[Effect]:
         working = [work for work in self._works.values() if not work.ended]
         times = [min(work.ends_ns, work.held_until_ns) for work in working]
+        times += [step_ns for work in working if (step_ns := work.step_ns) is not None]
         times += self._again.values()
         if self._beat_ns is not None and self._heartbeat_ms:
             times.append(self._beat_ns)
@@ -371,6 +405,20 @@ class RobotBrain:
     def _id(self) -> str:
         self._ids += 1
         return str(self._ids)
+
+
+def _progress(work: _Work) -> Progress:
+    return Progress(
+        job_id=work.job_id, token=work.token, progress=round(100 * work.told / (work.steps + 1), 1)
+    )
+
+
+def _number(payload: Any, name: str, most: float) -> float | None:
+    """What a job says of itself; anybody may have written it."""
+    value = payload.get(name) if isinstance(payload, dict) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= most:
+        return None
+    return float(value)
 
 
 def _wander(value: float, step: float, centre: float, top: float, rng: Random) -> float:

@@ -70,6 +70,19 @@ class Spike(Part):
 Stage = Annotated[Ramp | Hold | Spike, Field(discriminator="kind")]
 
 
+class Segment(msgspec.Struct, frozen=True):
+    """A time in which the load goes in a straight line from `load` to `load_after`."""
+
+    begins_s: float
+    ends_s: float
+    load: float
+    load_after: float
+
+    def load_at(self, at_s: float) -> float:
+        part = (at_s - self.begins_s) / (self.ends_s - self.begins_s)
+        return self.load + (self.load_after - self.load) * part
+
+
 # -- robots
 
 
@@ -283,7 +296,7 @@ Fault = Annotated[ActorFault | RobotFault | WatcherFault, Field(discriminator="k
 # -- thresholds
 
 _THRESHOLD = re.compile(r"(<=|<|>=|>) ?(\d+(?:\.\d+)?) ?(ms|s|/s)?")
-LATENCIES = ("heartbeat_to_watcher", "job_to_watcher", "submit", "grant", "life")
+LATENCIES = ("heartbeat_to_watcher", "heartbeat_to_conflated", "job_to_watcher", "submit", "grant", "life")
 QUANTILES = ("p50", "p90", "p95", "p99", "p999", "max")
 RATES = ("heartbeats_per_s", "jobs_per_s")
 COUNTS = tuple(
@@ -361,6 +374,13 @@ class Scenario(Part):
             raise ValueError("it takes either a duration or stages")
         if not (self.fleets or self.jobs or self.watchers):
             raise ValueError("it needs fleets, jobs or watchers: nothing would happen")
+        if (
+            self.jobs is not None
+            and isinstance(self.jobs.arrivals, TraceArrivals | ClosedArrivals)
+            and self.stages
+        ):
+            kind = self.jobs.arrivals.kind
+            raise Wrong(f"{kind} arrivals have no rate that stages could change: give a duration", "stages")
         for number, fault in enumerate(self.faults):
             if fault.at >= self.lasts_s:
                 raise Wrong(f"this is after the end, at {self.lasts_s:g} s", "faults", number, "at")
@@ -382,16 +402,15 @@ class Scenario(Part):
     def heartbeats_per_s(self) -> float:
         return sum(fleet.count / fleet.heartbeats.interval for fleet in self.fleets.values())
 
-    def load_at(self, at_s: float) -> float:
-        """The multiple of the arrivals' rate at a time from the beginning; 0 after the end."""
-        if not self.stages:
-            return 1.0 if at_s < self.lasts_s else 0.0
-        before, begins = 0.0, 0.0
+    @property
+    def load(self) -> list[Segment]:
+        """In multiples of the arrivals' rate, from the beginning to the end."""
+        if self.duration is not None:
+            return [Segment(0.0, self.duration, 1.0, 1.0)]
+        found, before, begins_s = [], 0.0, 0.0
         for stage in self.stages:
-            if at_s < begins + stage.lasts:
-                if isinstance(stage, Ramp):
-                    return before + (stage.load - before) * (at_s - begins) / stage.lasts
-                return stage.load
-            begins += stage.lasts
+            first = before if isinstance(stage, Ramp) else stage.load
+            found.append(Segment(begins_s, begins_s + stage.lasts, first, stage.load))
+            begins_s += stage.lasts
             before = before if isinstance(stage, Spike) else stage.load
-        return 0.0
+        return found

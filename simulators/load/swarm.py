@@ -9,13 +9,13 @@ import itertools
 import logging
 import time
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from fleet.messages import ClaimJobs, FromRobot, Heartbeat, decode_server_message
+from fleet.messages import ClaimJobs, FromRobot, Heartbeat, ServerMessage, decode_server_message
 from simulators.robot import (
     ConnectAt,
     Connected,
@@ -38,6 +38,8 @@ _socket_log.setLevel(logging.WARNING)
 
 MAX_CONNECTING = 50
 MAX_GOODBYE_S = 2.0
+NEVER_NS = 2**63 - 1
+MAX_UNSENT_BYTES = 256 * 1024  # of a robot whose server does not read
 FAULT_PAUSE_NS = 1_000_000_000
 _encode = msgspec.json.Encoder().encode
 
@@ -52,16 +54,30 @@ class SwarmState(msgspec.Struct):
     reconnects: int = 0
 
 
-class _Robot(WSListener):
+class Observer(Protocol):
+    """Learns what robots hear and say, and drives them beyond what their brains decide."""
+
+    def on_heard(self, robot: Robot, message: ServerMessage) -> None: ...
+
+    def on_said(self, robot: Robot, message: FromRobot) -> None: ...
+
+    def on_left(self, robot: Robot) -> None:
+        """Its connection ended, or could not be made."""
+
+
+class Robot(WSListener):
     """The body of one brain: its socket. Alarms that were replaced are told by `alarm_ns`;
     `connecting` holds from the decision to connect until the socket is open or refused."""
 
-    def __init__(self, swarm: Swarm, robot_id: str, profile: RobotProfile) -> None:
+    def __init__(self, swarm: Swarm, number: int, robot_id: str, profile: RobotProfile, seed: int) -> None:
+        self.number = number
         self.robot_id = robot_id
         self.brain = RobotBrain(profile)
+        self.rng = Random(f"{seed} {robot_id}")  # its own: what others hear, and when, changes nothing
         self.alarm_ns = 0
         self.connecting = False
         self.opened = 0
+        self.away_until_ns = 0
         self.transport: WSTransport | None = None
         self._swarm = swarm
 
@@ -80,16 +96,12 @@ class _Robot(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.transport = None
-        self._swarm.think(self, Disconnected())
-
-    def say(self, message: FromRobot) -> None:
-        if self.transport is not None:
-            self.transport.send(WSMsgType.TEXT, _encode(message))
+        self._swarm.leave(self)
 
 
 class Swarm:
-    """`robots` simulated robots against the server at `url` (http or https). One scheduler for
-    all: a task exists per robot only while it connects, at most 50 at once."""
+    """`robots` simulated robots against the server at `url` (http or https), numbered from `first`. One
+    scheduler for all: a task exists per robot only while it connects, at most 50 at once."""
 
     def __init__(
         self,
@@ -99,32 +111,42 @@ class Swarm:
         profile: RobotProfile,
         prefix: str = "robot-sim",
         seed: int = 1,
+        first: int = 1,
+        observer: Observer | None = None,
     ) -> None:
         self._url = url.replace("http", "ws", 1).rstrip("/") + "/api/v1/ws/robot/"
         self._token = token
-        self._rng = Random(seed)
-        self._robots = [_Robot(self, f"{prefix}-{n:03d}", profile) for n in range(1, robots + 1)]
-        self._due: list[tuple[int, int, _Robot, bool]] = []
+        self._observer = observer
+        self.robots = [
+            Robot(self, number, f"{prefix}-{first + number:03d}", profile, seed) for number in range(robots)
+        ]
+        self._due: list[tuple[int, int, Robot, bool]] = []
         self._tie = itertools.count()
         self._sooner = asyncio.Event()
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = SwarmState(robots=robots)
+        self.stalled = 0
 
     async def start(self) -> None:
-        now_ns = time.monotonic_ns()
         self._due.clear()
-        for robot in self._robots:
+        for robot in self.robots:
             robot.alarm_ns = 0
+        self.begin()
+        self._task(self._run())
+
+    def begin(self) -> None:
+        """Everybody connects."""
+        now_ns = time.monotonic_ns()
+        for robot in self.robots:
             robot.connecting = True
             self._at(now_ns, robot, connect=True)
-        self._task(self._run())
 
     async def stop(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        open_ones = [robot.transport for robot in self._robots if robot.transport is not None]
+        open_ones = self.transports()
         for transport in open_ones:
             transport.send_close(WSCloseCode.GOING_AWAY)
             transport.disconnect()
@@ -133,29 +155,64 @@ class Swarm:
             async with asyncio.timeout(MAX_GOODBYE_S):
                 await asyncio.gather(*goodbyes, return_exceptions=True)
 
+    def transports(self) -> list[WSTransport]:
+        return [robot.transport for robot in self.robots if robot.transport is not None]
+
+    # -- sending
+
+    def is_connected(self, robot: Robot) -> bool:
+        return robot.transport is not None
+
+    def send(self, robot: Robot, frame: bytes) -> bool:
+        """False if it is not connected, or was cut off since its server does not read."""
+        if robot.transport is None:
+            return False
+        if robot.transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            self.stalled += 1
+            robot.transport.disconnect(graceful=False)
+            return False
+        robot.transport.send(WSMsgType.TEXT, frame)
+        return True
+
+    def flush(self) -> None:
+        """What was sent is on its way by now."""
+
     async def renew(self, token: str) -> None:
         """The token of the next connections; open ones keep theirs until it expires."""
         self._token = token
 
     async def state(self) -> SwarmState:
-        self._state.connected = sum(robot.transport is not None for robot in self._robots)
-        self._state.completed = sum(robot.brain.completed for robot in self._robots)
-        self._state.reconnects = sum(max(0, robot.opened - 1) for robot in self._robots)
-        self._state.failed = sum(robot.brain.failed for robot in self._robots)
+        self._state.connected = sum(map(self.is_connected, self.robots))
+        self._state.completed = sum(robot.brain.completed for robot in self.robots)
+        self._state.reconnects = sum(max(0, robot.opened - 1) for robot in self.robots)
+        self._state.failed = sum(robot.brain.failed for robot in self.robots)
         return self._state
 
-    def hear(self, robot: _Robot, frame: bytes) -> None:
+    def lose(self, robot: Robot, until_ns: int) -> None:
+        """It vanishes without a goodbye, and comes back then; not at all with NEVER_NS."""
+        robot.away_until_ns = until_ns
+        if robot.transport is not None:
+            robot.transport.disconnect(graceful=False)
+
+    def hear(self, robot: Robot, frame: bytes) -> None:
         try:
             message = decode_server_message(frame)
         except (msgspec.DecodeError, UnicodeDecodeError):
             log.warning("robot %s heard what it does not understand", robot.robot_id)
         else:
+            if self._observer is not None:
+                self._observer.on_heard(robot, message)
             self.think(robot, Heard(message))
 
-    def think(self, robot: _Robot, heard: Sense) -> None:
+    def leave(self, robot: Robot) -> None:
+        if self._observer is not None:
+            self._observer.on_left(robot)
+        self.think(robot, Disconnected())
+
+    def think(self, robot: Robot, heard: Sense) -> None:
         """One robot's fault stays its own."""
         try:
-            for effect in robot.brain.decide(heard, time.monotonic_ns(), self._rng):
+            for effect in robot.brain.decide(heard, time.monotonic_ns(), robot.rng):
                 self._act(robot, effect)
         except Exception:
             log.exception("robot %s failed to think", robot.robot_id)
@@ -163,12 +220,14 @@ class Swarm:
             robot.alarm_ns = time.monotonic_ns() + FAULT_PAUSE_NS
             self._at(robot.alarm_ns, robot, connect=False)
 
-    def _act(self, robot: _Robot, effect: Effect) -> None:
+    def _act(self, robot: Robot, effect: Effect) -> None:
         match effect:
             case Say(message):
                 self._state.beats += isinstance(message, Heartbeat)
                 self._state.claims += isinstance(message, ClaimJobs)
-                robot.say(message)
+                if self._observer is not None:
+                    self._observer.on_said(robot, message)
+                self.send(robot, _encode(message))
             case WakeAt(at_ns):
                 if at_ns != robot.alarm_ns:
                     robot.alarm_ns = at_ns
@@ -177,7 +236,7 @@ class Swarm:
                 robot.connecting = True
                 self._at(at_ns, robot, connect=True)
 
-    def _at(self, at_ns: int, robot: _Robot, connect: bool) -> None:
+    def _at(self, at_ns: int, robot: Robot, connect: bool) -> None:
         heapq.heappush(self._due, (at_ns, next(self._tie), robot, connect))
         if self._due[0][2] is robot:
             self._sooner.set()
@@ -188,7 +247,10 @@ class Swarm:
             now_ns = time.monotonic_ns()
             while self._due and self._due[0][0] <= now_ns:
                 at_ns, _, robot, connect = heapq.heappop(self._due)
-                if connect:
+                if connect and robot.away_until_ns > now_ns:
+                    if robot.away_until_ns < NEVER_NS:
+                        self._at(robot.away_until_ns, robot, connect=True)
+                elif connect:
                     self._task(self._connect(robot))
                 elif robot.alarm_ns == at_ns:
                     robot.alarm_ns = 0
@@ -199,7 +261,7 @@ class Swarm:
                 async with asyncio.timeout(wait_s):
                     await self._sooner.wait()
 
-    async def _connect(self, robot: _Robot) -> None:
+    async def _connect(self, robot: Robot) -> None:
         query = f"?token={quote(self._token, safe='')}" if self._token else ""
         opened, why = robot.opened, "cut off within the handshake"
         try:
@@ -217,7 +279,7 @@ class Swarm:
         if robot.opened == opened:
             log.info("robot %s cannot connect: %s", robot.robot_id, why)
             robot.connecting = False
-            self.think(robot, Disconnected())
+            self.leave(robot)
 
     def _task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -21,6 +21,7 @@ from fleet.messages import (
     Heartbeat,
     JobToken,
     Obeyed,
+    Progress,
     Register,
     Resume,
     Start,
@@ -408,3 +409,66 @@ def test_the_same_seed_gives_the_same_life() -> None:
         bench.run(60)
         lives.append(bench.said)
     assert lives[0] == lives[1]
+
+
+# -- what a scenario asks of a robot
+
+
+def granted(bench: Bench, payload: dict[str, Any]) -> list[Any]:
+    claim = bench.join()
+    assert claim.id is not None
+    job = GrantedJob(job_id="j", name="x", token=1, lease_ms=60_000, payload=payload)
+    return bench.hear(Ack(id=claim.id, jobs=[job]))
+
+
+def test_a_job_takes_as_long_as_it_says_by_the_speed_of_the_robot() -> None:
+    bench = Bench(speed=2.0)
+    granted(bench, {"service_s": 6.0})
+    assert of(bench.run(2.999), Complete) == []
+    assert only(bench.run(0.001), Complete).job_id == "j"
+
+
+@pytest.mark.parametrize("service", [-1, "6", None, True, 1e99, float("nan")])
+def test_a_job_that_says_nonsense_of_itself_takes_some_time_of_the_robots_own(service: Any) -> None:
+    bench = Bench(service_mean_s=0.1)
+    granted(bench, {"service_s": service, "progress_steps": service})
+    messages = bench.run(1.1)
+    assert only(messages, Complete).job_id == "j"
+
+
+def test_a_robot_tells_its_progress_at_even_steps() -> None:
+    bench = Bench(beats=False)
+    granted(bench, {"service_s": 8.0, "progress_steps": 3})
+    at_s = {}
+    for step in range(1, 9):
+        at_s |= {message.progress: step for message in of(bench.run(1), Progress)}
+    assert at_s == {25.0: 2, 50.0: 4, 75.0: 6}
+
+
+def test_progress_that_nobody_could_hear_is_not_told_later() -> None:
+    bench = Bench()
+    granted(bench, {"service_s": 8.0, "progress_steps": 3})
+    bench.sense(Disconnected())
+    bench.run(5)
+    bench.sense(Connected())
+    assert [message.progress for message in of(bench.run(4), Progress)] == [75.0]
+
+
+def test_a_robot_whose_body_beats_says_no_heartbeat_by_itself_and_lists_its_jobs_when_asked() -> None:
+    bench = Bench(beats=False)
+    granted(bench, {"service_s": 50.0})
+    assert of(bench.run(20), Heartbeat) == []
+    beat = bench.brain.heartbeat(bench.now_ns, 12.5, 300.0)
+    assert (beat.status, beat.cpu_percent, beat.memory_mb) == ("busy", 12.5, 300.0)
+    assert beat.jobs == [JobToken("j", 1)]
+    bench.hear(Ack(id=beat.id or ""))
+    bench.run(40)  # beyond the lease of the grant: the answered heartbeat extended it
+    assert bench.brain.completed + len(of(bench.said, Complete)) == 1
+
+
+def test_a_robot_that_claims_nothing_is_given_nothing() -> None:
+    bench = Bench(claims=False)
+    bench.sense(Connected())
+    bench.hear(Welcome(heartbeat_ms=1_000))
+    assert of(bench.run(60), ClaimJobs) == []
+    assert len(of(bench.said, Heartbeat)) > 50

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulators.distributions import Distribution, Erlang, Exponential, seconds
-from simulators.scenario import PoissonArrivals, Scenario, Threshold
+from simulators.scenario import PoissonArrivals, Scenario, Segment, Threshold
 from simulators.scenario_file import MAX_BYTES, ScenarioRefused, read_scenario, scenario_of
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
@@ -82,6 +82,7 @@ def test_the_schema_of_editors_refuses_what_we_refuse(old: str, new: str) -> Non
 def test_the_scenarios_that_users_look_for_are_there() -> None:
     assert {path.stem for path in SHIPPED} == {
         "smoke",
+        "gateways",
         "thousand-robots",
         "uipath-profile",
         "morning-peak",
@@ -132,8 +133,14 @@ def test_stages_lead_from_load_to_load() -> None:
         """
     scenario = sound(stages, **{"duration: 10s\n": ""})
     assert scenario.lasts_s == 35.0
-    loads = [scenario.load_at(at_s) for at_s in (0, 5, 10, 19.9, 20, 24.9, 25, 30, 35)]
-    assert loads == pytest.approx([0, 1, 2, 2, 8, 8, 2, 1, 0])
+    assert scenario.load == [
+        Segment(0, 10, 0, 2),
+        Segment(10, 20, 2, 2),
+        Segment(20, 25, 8, 8),
+        Segment(25, 35, 2, 0),
+    ]
+    assert [scenario.load[3].load_at(at_s) for at_s in (25, 30, 35)] == [2, 1, 0]
+    assert sound().load == [Segment(0, 10, 1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -282,3 +289,17 @@ def test_a_part_of_a_scenario_cannot_be_changed() -> None:
     part = Erlang.model_validate({"kind": "erlang", "phases": 2, "mean": "1s"})
     with pytest.raises(ValueError, match="frozen"):
         part.phases = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "arrivals",
+    ["{kind: trace, file: a.csv}", "{kind: closed, users: 3, think: {kind: constant, value: 1s}}"],
+)
+def test_stages_want_a_rate_to_change(arrivals: str) -> None:
+    said = refused(
+        SOUND.replace("duration: 10s\n", "stages:\n  - {kind: hold, lasts: 10s}\n").replace(
+            "{kind: poisson, rate: 2}", arrivals
+        )
+    )
+    assert said.startswith("yard.yaml, line 2, stages: ")
+    assert "give a duration" in said
