@@ -31,6 +31,7 @@ from fleet.events import MonitoringEvent, MonitoringEventType
 if TYPE_CHECKING:
     from actors.attachment import Attachment
     from api.settings import Settings
+    from simulators.scenario import ActorFault, Scenario
 
 __all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main"]
 
@@ -615,6 +616,111 @@ def _table(stream: str, rows: dict[str, dict[str, Any]]) -> Any:
     for row in rows.values():
         table.add_row(*map(str, row.values()))
     return table
+
+
+@contextlib.contextmanager
+def _ray_of(address: str | None, namespace: str, num_cpus: int) -> Iterator[None]:
+    """A Ray of our own on this machine, or the cluster at `address`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    out.print("fleetcast: starting Ray, a few seconds ...")
+    import ray
+
+    from actors.supervisor import connect
+
+    join = partial(_join, address, namespace) if address else None
+    try:
+        _uninterrupted(join or partial(connect, None, namespace, num_cpus))
+        yield
+    except KeyboardInterrupt:
+        raise Unavailable("stopped before the run began") from None
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_server(namespace: str, plan: Scenario) -> Iterator[tuple[str, str]]:
+    """(URL, token)."""
+    import ray
+
+    from api.auth import mint
+    from simulators.load.own_server import own_server
+
+    out.print("fleetcast: starting a server ...")
+    interval_s = max((fleet.heartbeats.interval for fleet in plan.fleets.values()), default=5.0)
+    address = ray.get_runtime_context().gcs_address
+    with own_server(address, namespace, max(1, round(interval_s * 1_000))) as server:
+        ttl_s = plan.lasts_s + 3_600
+        yield server.url, mint(server.secret, "load", "operator", ttl_s, time.time())
+
+
+async def _harm_actor(supervisor: Any, fault: ActorFault) -> None:
+    """Of the server that we started, on this machine."""
+    from actors.supervisor import JOB_STORE, REGISTRY, broadcaster_name
+
+    names = {"job_store": JOB_STORE, "registry": REGISTRY}
+    name = names.get(fault.actor) or broadcaster_name(fault.actor.replace("_", "-"))
+    if fault.kind == "kill_actor":
+        await asyncio.to_thread(supervisor.kill, name)
+        return
+    pid = await asyncio.to_thread(supervisor.process_of, name)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(fault.lasts or 0.0)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@app.command()
+def load(
+    scenario: Path = typer.Argument(..., help="A scenario file; some are in scenarios/."),
+    url: str | None = URL,
+    token: str | None = TOKEN,
+    serve: bool = typer.Option(False, "--serve", help="Start a server of its own, on this machine."),
+    address: str | None = typer.Option(None, help="Ray cluster whose nodes make the load; default: here."),
+    robots: int | None = typer.Option(None, min=1, help="Robots in all, instead of the scenario's."),
+    duration: str | None = typer.Option(None, help="Such as 30s or 5 min, instead of the scenario's."),
+    drain: float = typer.Option(30.0, min=0.0, help="Seconds to wait for the last jobs."),
+    results: Path = typer.Option(Path("results"), help="Where to put the folder with the results."),
+    num_cpus: int = typer.Option(2, min=1, help="Logical CPUs of the local Ray."),
+) -> None:
+    """Load-test a fleet as a scenario says. Exit code 0: all thresholds met, 1: not, 2: no valid result."""
+    from simulators import scaled
+    from simulators.distributions import seconds
+    from simulators.load import command
+    from simulators.scenario_file import read_scenario
+
+    if serve and (url or address):
+        raise Misuse("--serve starts a server on this machine: leave out --url and --address")
+    plan = read_scenario(scenario)
+    plan = scaled.with_robots(plan, robots) if robots else plan
+    if duration:
+        try:
+            plan = scaled.within(plan, seconds(duration))
+        except ValueError as error:
+            raise Misuse(f"--duration: {error}") from None
+    namespace = f"fleetcast-load-{secrets.token_hex(4)}"
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(_ray_of(address, namespace, num_cpus))
+        if serve:
+            url, token = undo.enter_context(_own_server(namespace, plan))
+        else:
+            url, token = _client(url, token, "operator", plan.lasts_s + 600)
+        import uvloop
+
+        from actors.supervisor import Supervisor
+        from fleet.limits import Limits
+
+        supervisor = Supervisor(namespace, Limits())
+        harm = partial(_harm_actor, supervisor) if serve else None
+        place = (plan, scenario.parent, url, token, supervisor.simulator, harm)
+        run = command.run(*place, drain, results, out, version("fleetcast"))
+        try:
+            outcome = uvloop.run(run)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise Unavailable("stopped before the results were written") from None
+    raise typer.Exit(outcome.exit_code)
 
 
 @app.command()

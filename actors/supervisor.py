@@ -111,6 +111,16 @@ class Supervisor(msgspec.Struct):
         self._held.append(self._make(name, role, args, lifetime=None, max_restarts=0))
         return RayRoom(name, self.namespace)
 
+    def kill(self, name: str) -> None:
+        """It is started again. Raises ValueError for an actor that is not there."""
+        ray.kill(ray.get_actor(name, self.namespace), no_restart=False)
+
+    def process_of(self, name: str) -> int:
+        """Its process id, on its own node."""
+        actor: Any = ray.get_actor(name, self.namespace)
+        pid: int = ray.get(actor.__ray_call__.remote(_pid))
+        return pid
+
     def stop(self) -> int:
         """Ends every actor of the fleet; returns how many there were."""
         names = [JOB_STORE, REGISTRY, *map(broadcaster_name, FEEDS)]
@@ -139,6 +149,10 @@ class Supervisor(msgspec.Struct):
             name=name, namespace=self.namespace, get_if_exists=True, num_cpus=0, **options
         )
         return made.remote(*args)
+
+
+def _pid(actor: Any) -> int:
+    return os.getpid()
 
 
 def connect(address: str | None, namespace: str, num_cpus: int | None) -> None:

@@ -1,0 +1,228 @@
+"""A fleet of a scenario on sockets: brains that work, a wheel that beats, and what came of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleet.messages import Ack, Complete, Error, Fail, FromRobot, Register, ServerMessage
+from simulators.draws import stream
+from simulators.load.beat_wheel import BeatWheel, Due
+from simulators.load.beats import Ints
+from simulators.load.clock import Clocked
+from simulators.load.gateways import GatewaySwarm
+from simulators.load.latency import Latencies
+from simulators.load.swarm import NEVER_NS, Robot, Swarm
+from simulators.load.words import Words
+from simulators.robot import LOST, RobotProfile
+from simulators.scenario import Fleet
+
+TICK_S = 0.005
+CLAIM_WAIT_MS = 30_000
+_encode = msgspec.json.Encoder().encode
+
+
+class JobWord(msgspec.Struct, frozen=True):
+    """What a robot heard and said of a job. `outcome` is "" while it works."""
+
+    job_id: str
+    token: int
+    granted_us: int
+    told_us: int = 0
+    acked_us: int = 0
+    outcome: str = ""
+
+
+class FleetReport(msgspec.Struct, frozen=True):
+    """Counts since the beginning. `connected`: and registered. `offered` beats were due, `sent` went to a
+    connection; `lag` is how late they went, in an encoded histogram. `words` are those on jobs from the one
+    that was asked for."""
+
+    robots: int
+    connected: int
+    offered: int
+    sent: int
+    reconnects: int
+    refused: dict[str, int]
+    lag: bytes
+    words: list[JobWord]
+    stalled: int
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What watchers are to have received: how many beats of each robot, and its last on each connection that
+    ended."""
+
+    numbers: Ints
+    cuts: dict[int, list[int]]
+
+
+class LoadFleet(Clocked):
+    """The robots `first` to `first + count - 1` of a fleet."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        name: str,
+        fleet: Fleet,
+        works: bool,
+        seed: int,
+        first: int,
+    ) -> None:
+        super().__init__()
+        profile = RobotProfile(
+            speed=fleet.speed,
+            failure_probability=fleet.failure_probability,
+            max_concurrent_jobs=fleet.max_concurrent_jobs,
+            capabilities=fleet.capabilities,
+            environment=fleet.environment,
+            claim_wait_ms=CLAIM_WAIT_MS,
+            claims=works,
+            beats=False,
+        )
+        if fleet.drive == "gateways":
+            per_gateway = fleet.robots_per_gateway
+            self._swarm: Swarm = GatewaySwarm(
+                url, token, fleet.count, profile, name, seed, first, self, per_gateway
+            )
+        else:
+            self._swarm = Swarm(url, token, fleet.count, profile, name, seed, first, self)
+        self._wheel = BeatWheel(fleet, stream(seed, f"beats {name}", first))
+        self._faults = stream(seed, f"faults {name}", first)
+        self._registering: dict[int, str | int | None] = {}  # message ids by robot
+        self._hushed = False
+        self._beating = np.zeros(fleet.count, dtype=bool)
+        self._cuts: dict[int, list[int]] = {}
+        self._lag = Latencies()
+        self._offered = self._sent = 0
+        self._refused: dict[str, int] = {}
+        self._words: Words[JobWord] = Words()
+        self._held: dict[tuple[str, int], JobWord] = {}  # by job and token
+        self._ends: dict[tuple[int, str], tuple[str, int]] = {}  # by robot and message id
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        if self._task is not None:
+            return
+        self._task = asyncio.get_running_loop().create_task(self._beat_on())
+        await self._swarm.start()
+
+    async def measure(self) -> None:
+        """From now on: what went before was to get everybody here."""
+        self._lag = Latencies()
+
+    async def hush(self) -> None:
+        """No more heartbeats: what is under way may end."""
+        self._hushed = True
+        self._wheel.end_all()
+
+    async def lose(self, share: float, lasts_s: float | None) -> None:
+        """This share of the robots, each chosen by the seed; for ever without `lasts_s`."""
+        robots = self._swarm.robots
+        chosen = self._faults.choice(len(robots), round(share * len(robots)), replace=False)
+        until_ns = time.monotonic_ns() + int(lasts_s * 1e9) if lasts_s is not None else NEVER_NS
+        for number in chosen.tolist():
+            self._swarm.lose(robots[number], until_ns)
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._swarm.stop()
+
+    async def report(self, cursor: int) -> FleetReport:
+        """What came before `cursor` is forgotten."""
+        state = await self._swarm.state()
+        return FleetReport(
+            state.robots,
+            int(np.count_nonzero(self._beating)),
+            self._offered,
+            self._sent,
+            state.reconnects,
+            dict(self._refused),
+            self._lag.encoded(),
+            self._words.since(cursor),
+            self._swarm.stalled,
+        )
+
+    async def unfinished(self) -> list[JobWord]:
+        return list(self._held.values())
+
+    async def sent(self) -> Sent:
+        return Sent(self._wheel.numbers.copy(), self._cuts)
+
+    # -- heartbeats
+
+    async def _beat_on(self) -> None:
+        while True:
+            now_us = self.clock.now_us()
+            due = self._wheel.tick(now_us)
+            if len(due):
+                self._offered += len(due)
+                self._lag.record(now_us - due.due_us)
+                self._send(due, now_us)
+            spent_s = (self.clock.now_us() - now_us) / 1e6
+            await asyncio.sleep(max(0.0, TICK_S - spent_s))
+
+    def _send(self, due: Due, now_us: int) -> None:
+        robots, now_ns = self._swarm.robots, self.clock.ns_of(now_us)
+        for number, cpu, memory in zip(
+            due.robots.tolist(), due.cpu_percent.tolist(), due.memory_mb.tolist(), strict=True
+        ):
+            robot = robots[number]
+            if robot.brain.busy:
+                frame = _encode(robot.brain.heartbeat(now_ns, cpu, memory))
+            else:
+                frame = b'{"type":"heartbeat","cpu_percent":%r,"memory_mb":%r}' % (cpu, memory)
+            self._sent += self._swarm.send(robot, frame)
+        self._swarm.flush()
+
+    # -- what robots hear and say
+
+    def on_heard(self, robot: Robot, message: ServerMessage) -> None:
+        match message:
+            case Ack(id=said) if self._registering.get(robot.number) == said:
+                # Not at its welcome: a beat may overtake the registration, and be refused.
+                del self._registering[robot.number]
+                self._beating[robot.number] = True
+                if not self._hushed:
+                    self._wheel.begin(robot.number, self.clock.now_us())
+            case Ack(id=said, jobs=jobs):
+                now_us = self.clock.now_us()
+                for job in jobs or ():
+                    self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, now_us)
+                if key := self._ends.pop((robot.number, str(said)), None):
+                    self._end(key, acked_us=now_us)
+            case Error(id=said, code=code):
+                self._refused[code] = self._refused.get(code, 0) + 1
+                if code in LOST and (key := self._ends.pop((robot.number, str(said)), None)):
+                    self._end(key, outcome=code)
+
+    def on_said(self, robot: Robot, message: FromRobot) -> None:
+        if isinstance(message, Register) and not self._beating[robot.number]:
+            self._registering[robot.number] = message.id
+        elif isinstance(message, Complete | Fail):
+            key = (message.job_id, message.token)
+            self._ends[robot.number, str(message.id)] = key
+            word = self._held.get(key)
+            if word is not None and not word.told_us:
+                outcome = "completed" if isinstance(message, Complete) else "failed"
+                told_us = self.clock.now_us()
+                self._held[key] = msgspec.structs.replace(word, told_us=told_us, outcome=outcome)
+
+    def _end(self, key: tuple[str, int], **known: Any) -> None:
+        word = self._held.pop(key, None)
+        if word is not None:
+            self._words.add(msgspec.structs.replace(word, **known))
+
+    def on_left(self, robot: Robot) -> None:
+        self._registering.pop(robot.number, None)
+        if self._beating[robot.number]:
+            self._beating[robot.number] = False
+            self._wheel.end(robot.number)
+            self._cuts.setdefault(robot.number, []).append(int(self._wheel.numbers[robot.number]))

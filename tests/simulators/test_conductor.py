@@ -1,0 +1,238 @@
+"""A whole scenario against a real server, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import World
+
+from fleet.errors import Misuse, Unavailable
+from simulators.load.conductor import Conductor, Moment, Performance
+from simulators.load.outcome import Outcome
+from simulators.scenario_file import scenario_of
+
+SMALL = """\
+name: small
+duration: 2s
+fleets:
+  hall: {count: 6, heartbeats: {interval: 200ms}}
+  yard: {count: 3, heartbeats: {interval: 100ms}, max_concurrent_jobs: 2}
+jobs:
+  arrivals: {kind: constant, rate: 20}
+  classes:
+    weld: {service: {kind: constant, value: 20ms}, progress_per_job: 1}
+watchers:
+  robots: {endpoint: robot-status, count: 3}
+  jobs: {endpoint: live-jobs, count: 2}
+  depth: {endpoint: queue-metrics, count: 1}
+  stream: {endpoint: metrics-stream, count: 1}
+thresholds:
+  events_lost: 0
+  jobs_lost: 0
+"""
+
+
+@pytest.fixture(autouse=True)
+def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.5)
+    monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.5)
+
+
+async def perform(world: World, text: str = SMALL, **given: Any) -> tuple[Performance, list[Moment]]:
+    moments: list[Moment] = []
+    conductor = Conductor(
+        scenario_of(text.encode(), "small.yaml"),
+        Path(),
+        f"http://127.0.0.1:{given.get('port', world.port)}",
+        given.get("token", world.token("operator")),
+        lambda name, role, *args: role(*args),
+        None,
+        moments.append,
+        drain_s=10.0,
+        version="0.0.0-test",
+    )
+    return await conductor.perform(given.get("stop", asyncio.Event())), moments
+
+
+async def outcome_of(world: World, text: str = SMALL) -> Outcome:
+    return (await perform(world, text))[0].outcome
+
+
+async def test_a_quiet_run_loses_nothing_and_says_what_it_did(world: World) -> None:
+    performance, moments = await perform(world)
+    outcome = performance.outcome
+    assert (outcome.invalid_because, outcome.incomplete_because) == ([], [])
+    assert (outcome.lost, outcome.duplicated, outcome.reordered, outcome.in_flight) == (0, 0, 0, 0)
+    assert outcome.beats.offered == outcome.beats.sent <= outcome.sent  # which began before
+    assert outcome.beats.sent == pytest.approx(6 * 5 * 2 + 3 * 10 * 2, abs=2 * 9)
+    assert outcome.jobs is not None
+    assert (outcome.jobs.offered, outcome.jobs.accepted, outcome.jobs.completed) == (40, 40, 40)
+    assert set(outcome.latencies_ms) == {"heartbeat_to_watcher", "job_to_watcher", "submit", "grant", "life"}
+    assert outcome.exit_code == 0
+    assert {moment.phase for moment in moments} == {"connecting", "settling", "running", "draining"}
+
+
+def changed(**parts: str) -> str:
+    text = SMALL
+    for old, new in parts.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+QUIET = """\
+name: quiet
+duration: 1500ms
+fleets:
+  hall: {count: 10, heartbeats: {interval: 100ms}}
+watchers:
+"""
+
+
+async def test_who_resumes_misses_nothing_and_who_comes_back_plainly_is_not_judged(world: World) -> None:
+    watchers = """\
+  resuming: {endpoint: robot-status, count: 2, behaviour: resuming, every: 200ms}
+  fresh: {endpoint: robot-status, count: 3, behaviour: reconnecting, every: 200ms}
+"""
+    made = await outcome_of(world, QUIET + watchers)
+    assert (made.lost, made.duplicated, made.reordered, made.gaps) == (0, 0, 0, 0)
+    assert made.watchers_late == 0
+
+
+async def test_a_storm_takes_all_watchers_and_they_come_back(world: World) -> None:
+    text = (
+        QUIET
+        + "  robots: {endpoint: robot-status, count: 5}\nfaults:\n  - {kind: drop_watchers, at: 500ms}\n"
+    )
+    performance, moments = await perform(world, text)
+    assert performance.outcome.watchers_late == 5
+    assert moments[-1].connected_watchers == 5
+
+
+async def test_robots_that_vanish_leave_nothing_that_is_called_lost(world: World) -> None:
+    text = QUIET + "  robots: {endpoint: robot-status, count: 2}\n"
+    text += "faults:\n  - {kind: kill_robots, at: 300ms, fleet: hall, share: 0.5, lasts: 200ms}\n"
+    text += "  - {kind: kill_robots, at: 600ms, fleet: hall, share: 0.3}\n"
+    performance, moments = await perform(world, text)
+    made = performance.outcome
+    assert made.robot_reconnects >= 2
+    assert moments[-1].connected_robots <= 7
+    assert (made.lost, made.duplicated, made.reordered) == (0, 0, 0)
+
+
+async def test_garbage_and_slowness_cost_those_who_do_it(world: World) -> None:
+    watchers = """\
+  robots: {endpoint: robot-status, count: 2}
+  noise: {endpoint: robot-status, count: 2, behaviour: garbage}
+  slow: {endpoint: robot-status, count: 1, behaviour: slow, every: 300ms}
+"""
+    made = await outcome_of(world, QUIET + watchers)
+    assert (made.lost, made.duplicated) == (0, 0)
+
+
+# -- what goes wrong
+
+
+async def test_a_server_that_is_not_there_is_told_before_anything_begins(
+    world: World, unused_tcp_port: int
+) -> None:
+    with pytest.raises(Unavailable, match=r"no server answers at .+: start one, or use --serve"):
+        await perform(world, port=unused_tcp_port)
+
+
+@pytest.mark.parametrize("role", ["", "viewer"])
+async def test_a_token_that_will_not_do_is_told_before_anything_begins(world: World, role: str) -> None:
+    token = world.token(role) if role else "nonsense"
+    with pytest.raises(Misuse, match=r"does not take this token .+operator"):
+        await perform(world, token=token)
+
+
+RATE = "{kind: constant, rate: 20}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("interval: 200ms}", "interval: 200ms}, reads: 1s", "fleets.hall.reads"),
+        (
+            "{kind: constant, rate: 20}",
+            "{kind: closed, users: 1, think: {kind: constant, value: 1s}}",
+            "closed",
+        ),
+        ("thresholds:", "faults:\n  - {kind: kill_actor, at: 1s, actor: registry}\nthresholds:", "--serve"),
+        (RATE, "{kind: trace, file: nowhere.csv}", "nowhere.csv cannot be read"),
+    ],
+)
+async def test_what_is_not_done_is_refused_and_not_left_out(
+    world: World, old: str, new: str, says: str
+) -> None:
+    with pytest.raises(Misuse, match=says):
+        await perform(world, changed(**{old: new}))
+
+
+async def test_a_run_that_is_interrupted_keeps_what_it_measured(world: World) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.0, stop.set)
+    performance, _ = await perform(world, changed(**{"duration: 2s": "duration: 1 h"}), stop=stop)
+    made = performance.outcome
+    assert (made.complete, made.incomplete_because, made.exit_code) == (False, ["it was interrupted"], 2)
+    assert made.sent > 0
+    assert len(performance.seconds) >= 1
+
+
+async def test_a_server_that_dies_half_way_ends_the_run_with_what_there_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulators.load.conductor.GONE_S", 0.5)
+    monkeypatch.setattr("simulators.load.server.TIMEOUT_S", 0.5)
+    asyncio.get_running_loop().call_later(1.0, world.server.stop)
+    performance, _ = await perform(world, changed(**{"duration: 2s": "duration: 1 h"}))
+    made = performance.outcome
+    [reason] = made.incomplete_because
+    assert "the server did not answer for" in reason
+    assert made.exit_code == 2
+    assert made.jobs is not None
+    assert made.jobs.lost == 0  # nobody can say
+
+
+async def test_a_generator_that_starves_says_so(world: World) -> None:
+    """It shares its process with what tells of it here, which takes all the time there is."""
+    conductor = Conductor(
+        scenario_of((QUIET + "  robots: {endpoint: robot-status, count: 1}\n").encode(), "quiet.yaml"),
+        Path(),
+        f"http://127.0.0.1:{world.port}",
+        world.token("operator"),
+        lambda name, role, *args: role(*args),
+        None,
+        lambda moment: time.sleep(0.2),
+        drain_s=1.0,
+        version="0.0.0-test",
+    )
+    made = (await conductor.perform(asyncio.Event())).outcome
+    assert (made.valid, made.exit_code) == (False, 2)
+    assert "the generator was late itself" in made.invalid_because[0]
+
+
+# -- behind gateways
+
+
+async def test_robots_behind_gateways_beat_work_and_are_heard_like_others(world: World) -> None:
+    text = changed(**{"count: 6, ": "count: 6, drive: gateways, robots_per_gateway: 4, "})
+    text = text.replace("watchers:", "watchers:\n  few: {endpoint: robot-status, count: 2, conflate: 50ms}")
+    performance, moments = await perform(world, text)
+    made = performance.outcome
+    assert (made.invalid_because, made.incomplete_because) == ([], [])
+    assert (made.lost, made.duplicated, made.reordered, made.in_flight) == (0, 0, 0, 0)
+    assert made.jobs is not None
+    assert (made.jobs.accepted, made.jobs.completed) == (40, 40)
+    assert {"heartbeat_to_watcher", "heartbeat_to_conflated"} < set(made.latencies_ms)
+    assert moments[-1].connected_robots == 9
+    async with world.http() as http:
+        robots = (await http.get("/robots?limit=500")).json()["robots"]
+    assert sorted(robot["robot_id"] for robot in robots) == sorted(
+        [f"load-hall-{n:03d}" for n in range(1, 7)] + [f"load-yard-{n:03d}" for n in range(1, 4)]
+    )

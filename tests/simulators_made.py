@@ -1,0 +1,97 @@
+"""The performance of a run that never was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from simulators.load.beats import Ints
+from simulators.load.conductor import Moment, Performance
+from simulators.load.latency import Latencies
+from simulators.load.outcome import Generator, JobFigures, Outcome, Rates, Verdict
+
+SECONDS = [(at_s, 100 + at_s, 5.0, 9.0 + at_s, 12.0) for at_s in range(10)]
+
+
+def performance(
+    name: str = "made",
+    latencies_us: Ints | None = None,
+    seconds: list[Any] = SECONDS,
+    refused: dict[str, int] | None = None,
+    **changed: Any,
+) -> Performance:
+    latencies = Latencies()
+    values = np.arange(1_000, 1_001_000, 1_000) if latencies_us is None else latencies_us
+    latencies.record(values)
+    summary = latencies.summary()
+    outcome = Outcome(
+        name=name,
+        started_at="2026-03-04T05:06:07.890Z",
+        url="http://127.0.0.1:1",
+        seed=1,
+        robots=10,
+        watchers=3,
+        lasted_s=10.0,
+        valid=True,
+        invalid_because=[],
+        complete=True,
+        incomplete_because=[],
+        sent=100,
+        received=300,
+        lost=0,
+        duplicated=0,
+        reordered=0,
+        in_flight=0,
+        latency_ms=summary,
+        latencies_ms={"heartbeat_to_watcher": summary} if len(latencies) else {},
+        beats=Rates(100, 100, 10.0, 10.0),
+        jobs=JobFigures(20, 20, 20, 0, 0, 0, 0, 0, {}),
+        robot_reconnects=0,
+        robots_stalled=0,
+        robots_refused=refused or {},
+        watchers_closed={},
+        watchers_late=0,
+        gaps=0,
+        not_understood=0,
+        generator=Generator({"p99": 1.0}, 0.0),
+        thresholds=[Verdict("events_lost", "== 0", 0.0, True)],
+        version="0.0.0-test",
+    )
+    schema: dict[str, Any] = {"at_s": pl.Int64, "received": pl.Int64}
+    schema |= dict.fromkeys(("p50_ms", "p99_ms", "max_ms"), pl.Float64)
+    moments = [msgspec.structs.asdict(_moment(at_s)) for at_s in range(10)]
+    return Performance(
+        msgspec.structs.replace(outcome, **changed),
+        pl.DataFrame(moments),
+        pl.DataFrame(seconds, schema, orient="row"),
+        {"heartbeat_to_watcher": latencies},
+    )
+
+
+def _moment(at_s: int) -> Moment:
+    return Moment(
+        phase="running",
+        at_s=float(at_s),
+        lasts_s=10.0,
+        robots=10,
+        connected_robots=10,
+        watchers=3,
+        connected_watchers=3,
+        beats_offered=10 * at_s,
+        beats_sent=10 * at_s,
+        events=30 * at_s,
+        jobs_offered=2 * at_s,
+        jobs_accepted=2 * at_s,
+        jobs_completed=2 * at_s,
+        jobs_open=0,
+        latency_p50_ms=5.0,
+        latency_p99_ms=9.0,
+        lag_p99_ms=1.0,
+        queue_depth=at_s % 3,
+        idle=10 - at_s,
+        busy=at_s,
+        offline=0,
+    )
