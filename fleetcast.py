@@ -27,6 +27,7 @@ from rich.console import Console
 from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
+from simulators.load.cli import Stage, Where, load_app
 
 if TYPE_CHECKING:
     from actors.attachment import Attachment
@@ -672,55 +673,24 @@ async def _harm_actor(supervisor: Any, fault: ActorFault) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-@app.command()
-def load(
-    scenario: Path = typer.Argument(..., help="A scenario file; some are in scenarios/."),
-    url: str | None = URL,
-    token: str | None = TOKEN,
-    serve: bool = typer.Option(False, "--serve", help="Start a server of its own, on this machine."),
-    address: str | None = typer.Option(None, help="Ray cluster whose nodes make the load; default: here."),
-    robots: int | None = typer.Option(None, min=1, help="Robots in all, instead of the scenario's."),
-    duration: str | None = typer.Option(None, help="Such as 30s or 5 min, instead of the scenario's."),
-    drain: float = typer.Option(30.0, min=0.0, help="Seconds to wait for the last jobs."),
-    results: Path = typer.Option(Path("results"), help="Where to put the folder with the results."),
-    num_cpus: int = typer.Option(2, min=1, help="Logical CPUs of the local Ray."),
-) -> None:
-    """Load-test a fleet as a scenario says. Exit code 0: all thresholds met, 1: not, 2: no valid result."""
-    from simulators import scaled
-    from simulators.distributions import seconds
-    from simulators.load import command
-    from simulators.scenario_file import read_scenario
+@contextlib.contextmanager
+def _stage(where: Where, plan: Scenario) -> Iterator[Stage]:
+    """For a load test: a server that answers, and a Ray whose nodes make the load."""
+    import uvloop
 
-    if serve and (url or address):
-        raise Misuse("--serve starts a server on this machine: leave out --url and --address")
-    plan = read_scenario(scenario)
-    plan = scaled.with_robots(plan, robots) if robots else plan
-    if duration:
-        try:
-            plan = scaled.within(plan, seconds(duration))
-        except ValueError as error:
-            raise Misuse(f"--duration: {error}") from None
+    from actors.supervisor import Supervisor
+    from fleet.limits import Limits
+
     namespace = f"fleetcast-load-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undo:
-        undo.enter_context(_ray_of(address, namespace, num_cpus))
-        if serve:
+        undo.enter_context(_ray_of(where.address, namespace, where.num_cpus))
+        supervisor = Supervisor(namespace, Limits())
+        if where.serve:
             url, token = undo.enter_context(_own_server(namespace, plan))
         else:
-            url, token = _client(url, token, "operator", plan.lasts_s + 600)
-        import uvloop
-
-        from actors.supervisor import Supervisor
-        from fleet.limits import Limits
-
-        supervisor = Supervisor(namespace, Limits())
-        harm = partial(_harm_actor, supervisor) if serve else None
-        place = (plan, scenario.parent, url, token, supervisor.simulator, harm)
-        run = command.run(*place, drain, results, out, version("fleetcast"))
-        try:
-            outcome = uvloop.run(run)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            raise Unavailable("stopped before the results were written") from None
-    raise typer.Exit(outcome.exit_code)
+            url, token = _client(where.url, where.token, "operator", plan.lasts_s + 3_600)
+        harm = partial(_harm_actor, supervisor) if where.serve else None
+        yield Stage(url, token, supervisor.simulator, harm, uvloop.run)
 
 
 @app.command()
@@ -739,6 +709,8 @@ def down(
     ray.shutdown()
     out.print(f"fleetcast: stopped {ended} actors")
 
+
+app.add_typer(load_app(_stage, out, version("fleetcast")), name="load")
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@ import msgspec
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fleet import messages
+from fleet.errors import Misuse
 from simulators.distributions import Distribution, Duration, Part, Period, Probability, Rate, Wrong
 
 Endpoint = Literal["robot-status", "live-jobs", "queue-metrics", "metrics-stream"]
@@ -344,6 +345,17 @@ def _check_threshold(metric: str, threshold: Threshold) -> None:
     if threshold.unit != unit:
         what = f"in {unit}" if unit else "a number without a unit"
         raise Wrong(f"this is {what}", "thresholds", metric)
+
+
+def thresholds_of(written: dict[str, Any]) -> dict[str, Threshold]:
+    """As a scenario's, from elsewhere. Raises Misuse."""
+    try:
+        found = {metric: _threshold(value) for metric, value in written.items()}
+        for metric, threshold in found.items():
+            _check_threshold(metric, threshold)
+    except ValueError as error:
+        raise Misuse(f"{', '.join(written)}: {error}") from None
+    return found
 
 
 Judged = Annotated[

@@ -14,6 +14,7 @@ from simulators.load.conductor import Moment
 from simulators.load.outcome import Outcome
 
 PLAIN_EVERY_S = 10.0
+VERDICTS = {0: "[green]met[/]", 1: "[red]NOT MET[/]", 2: "[yellow]INVALID[/]"}  # by exit code
 
 
 @contextlib.contextmanager
