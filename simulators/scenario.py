@@ -297,7 +297,15 @@ Fault = Annotated[ActorFault | RobotFault | WatcherFault, Field(discriminator="k
 # -- thresholds
 
 _THRESHOLD = re.compile(r"(<=|<|>=|>) ?(\d+(?:\.\d+)?) ?(ms|s|/s)?")
-LATENCIES = ("heartbeat_to_watcher", "heartbeat_to_conflated", "job_to_watcher", "submit", "grant", "life")
+LATENCIES = (
+    "heartbeat_to_watcher",
+    "heartbeat_to_conflated",
+    "job_to_watcher",
+    "submit",
+    "grant",
+    "life",
+    "read",
+)
 QUANTILES = ("p50", "p90", "p95", "p99", "p999", "max")
 RATES = ("heartbeats_per_s", "jobs_per_s")
 COUNTS = tuple(

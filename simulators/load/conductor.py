@@ -42,7 +42,6 @@ CALM_FACTOR = 1.1
 SETTLE_S = 2.0  # without an event, before nothing more is expected
 GONE_S = 15.0  # without an answer, before a server is given up
 TERMINAL = ("completed", "failed", "cancelled")
-UNDONE: dict[str, Any] = {"network": None, "reads": None}  # with what is left out
 HarmActor = Callable[[ActorFault], Awaitable[None]]  # of the fleet under test
 
 
@@ -137,10 +136,9 @@ class Conductor:
         """What a scenario may say and this kind of simulation does not do is refused, not left out."""
         scenario = self._scenario
         undone = [
-            f"fleets.{name}.{field}"
+            f"fleets.{name}.network behind gateways"
             for name, fleet in scenario.fleets.items()
-            for field, off in UNDONE.items()
-            if getattr(fleet, field) != off
+            if fleet.network is not None and fleet.drive == "gateways"
         ]
         if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, ClosedArrivals):
             undone.append("jobs.arrivals: closed")
@@ -229,7 +227,7 @@ class Conductor:
             await self._pause(stop, EVERY_S / 2)
             await self._look("draining")
             quiet = time.monotonic() - self._quiet_since >= SETTLE_S or not self._players.watchers
-            if quiet and self._players.submitted and not self._players.book.open:
+            if quiet and not self._players.under_way:
                 return
 
     @staticmethod

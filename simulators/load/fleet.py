@@ -16,7 +16,9 @@ from simulators.load.beats import Ints
 from simulators.load.clock import Clocked
 from simulators.load.gateways import GatewaySwarm
 from simulators.load.latency import Latencies
+from simulators.load.reader import Reader
 from simulators.load.swarm import NEVER_NS, Robot, Swarm
+from simulators.load.weather import Weather
 from simulators.load.words import Words
 from simulators.robot import LOST, RobotProfile
 from simulators.scenario import Fleet
@@ -51,6 +53,8 @@ class FleetReport(msgspec.Struct, frozen=True):
     lag: bytes
     words: list[JobWord]
     stalled: int
+    held: int
+    reads: bytes
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -92,6 +96,14 @@ class LoadFleet(Clocked):
             )
         else:
             self._swarm = Swarm(url, token, fleet.count, profile, name, seed, first, self)
+        for robot in self._swarm.robots if fleet.network is not None else ():
+            assert fleet.network is not None
+            rng = stream(seed, f"network {name}", first + robot.number)
+            robot.weather = Weather(fleet.network, rng, time.monotonic_ns() // 1_000)
+        self._reader: Reader | None = None
+        if fleet.reads is not None:
+            rng = stream(seed, f"reads {name}", first)
+            self._reader = Reader(url, token, fleet.count / fleet.reads, self.clock, rng)
         self._wheel = BeatWheel(fleet, stream(seed, f"beats {name}", first))
         self._faults = stream(seed, f"faults {name}", first)
         self._registering: dict[int, str | int | None] = {}  # message ids by robot
@@ -104,17 +116,22 @@ class LoadFleet(Clocked):
         self._words: Words[JobWord] = Words()
         self._held: dict[tuple[str, int], JobWord] = {}  # by job and token
         self._ends: dict[tuple[int, str], tuple[str, int]] = {}  # by robot and message id
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        if self._task is not None:
+        if self._tasks:
             return
-        self._task = asyncio.get_running_loop().create_task(self._beat_on())
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._beat_on()))
+        if self._reader is not None:
+            self._tasks.append(loop.create_task(self._reader.run()))
         await self._swarm.start()
 
     async def measure(self) -> None:
         """From now on: what went before was to get everybody here."""
         self._lag = Latencies()
+        if self._reader is not None:
+            self._reader.latency = Latencies()
 
     async def hush(self) -> None:
         """No more heartbeats: what is under way may end."""
@@ -130,9 +147,9 @@ class LoadFleet(Clocked):
             self._swarm.lose(robots[number], until_ns)
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._swarm.stop()
 
     async def report(self, cursor: int) -> FleetReport:
@@ -144,11 +161,17 @@ class LoadFleet(Clocked):
             self._offered,
             self._sent,
             state.reconnects,
-            dict(self._refused),
+            self._refusals(),
             self._lag.encoded(),
             self._words.since(cursor),
             self._swarm.stalled,
+            self._swarm.held,
+            self._reader.latency.encoded() if self._reader else Latencies().encoded(),
         )
+
+    def _refusals(self) -> dict[str, int]:
+        reads = self._reader.refused if self._reader else {}
+        return self._refused | {f"read: {why}": count for why, count in reads.items()}
 
     async def unfinished(self) -> list[JobWord]:
         return list(self._held.values())
@@ -196,6 +219,8 @@ class LoadFleet(Clocked):
                 now_us = self.clock.now_us()
                 for job in jobs or ():
                     self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, now_us)
+                    if self._reader is not None:
+                        self._reader.job_id = job.job_id
                 if key := self._ends.pop((robot.number, str(said)), None):
                     self._end(key, acked_us=now_us)
             case Error(id=said, code=code):

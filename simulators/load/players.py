@@ -170,9 +170,11 @@ class Players:
             await asyncio.gather(*(actor.learn(origins) for actor in those))
 
     @property
-    def submitted(self) -> bool:
-        """Whether no job is still to come."""
-        return self.jobs is None or (self.jobs.report is not None and self.jobs.report.done)
+    def under_way(self) -> bool:
+        """Whether jobs are still to come, or to end, or messages to leave."""
+        submitted = self.jobs is None or (self.jobs.report is not None and self.jobs.report.done)
+        held = any(each.held for each in self.fleet_reports())
+        return not submitted or held or bool(self.book.open)
 
     def fleet_reports(self) -> list[FleetReport]:
         return [each.report for each in self.fleets if each.report]
@@ -198,6 +200,7 @@ class Players:
             "heartbeat_to_watcher": latencies(every),
             "heartbeat_to_conflated": latencies(few),
             "job_to_watcher": latencies([each.job_latency for each in reports]),
+            "read": latencies([each.reads for each in self.fleet_reports()]),
             **self.book.latencies,
         }
 

@@ -8,6 +8,8 @@ import heapq
 import itertools
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -16,6 +18,7 @@ import msgspec
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fleet.messages import ClaimJobs, FromRobot, Heartbeat, ServerMessage, decode_server_message
+from simulators.load.weather import Weather
 from simulators.robot import (
     ConnectAt,
     Connected,
@@ -79,6 +82,7 @@ class Robot(WSListener):
         self.opened = 0
         self.away_until_ns = 0
         self.transport: WSTransport | None = None
+        self.weather: Weather | None = None
         self._swarm = swarm
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -89,7 +93,7 @@ class Robot(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
-            self._swarm.hear(self, frame.get_payload_as_bytes())
+            self._swarm.receive(self, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
@@ -120,13 +124,14 @@ class Swarm:
         self.robots = [
             Robot(self, number, f"{prefix}-{first + number:03d}", profile, seed) for number in range(robots)
         ]
-        self._due: list[tuple[int, int, Robot, bool]] = []
+        self._due: list[tuple[int, int, Robot, Callable[[], object] | None]] = []
         self._tie = itertools.count()
         self._sooner = asyncio.Event()
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = SwarmState(robots=robots)
         self.stalled = 0
+        self.held = 0  # what robots' networks have not let through yet
 
     async def start(self) -> None:
         self._due.clear()
@@ -140,7 +145,7 @@ class Swarm:
         now_ns = time.monotonic_ns()
         for robot in self.robots:
             robot.connecting = True
-            self._at(now_ns, robot, connect=True)
+            self._at(now_ns, robot, partial(self._begin_to_connect, robot))
 
     async def stop(self) -> None:
         for task in tuple(self._tasks):
@@ -171,8 +176,28 @@ class Swarm:
             self.stalled += 1
             robot.transport.disconnect(graceful=False)
             return False
-        robot.transport.send(WSMsgType.TEXT, frame)
+        self._in_time(robot, partial(robot.transport.send, WSMsgType.TEXT, frame), inbound=False)
         return True
+
+    def receive(self, robot: Robot, frame: bytes) -> None:
+        self._in_time(robot, partial(self.hear, robot, frame), inbound=True)
+
+    def _in_time(self, robot: Robot, deed: Callable[[], object], inbound: bool) -> None:
+        """Now, or when its network lets it through; never on another connection than this."""
+        now_us = time.monotonic_ns() // 1_000
+        at_us = now_us if robot.weather is None else robot.weather.arrives_us(now_us, inbound)
+        if at_us <= now_us:
+            deed()
+            return
+        transport = robot.transport
+        self.held += 1
+
+        def later() -> None:
+            self.held -= 1
+            if robot.transport is transport:
+                deed()
+
+        self._at(at_us * 1_000, robot, later)
 
     def flush(self) -> None:
         """What was sent is on its way by now."""
@@ -218,7 +243,7 @@ class Swarm:
             log.exception("robot %s failed to think", robot.robot_id)
             # Its alarm may be lost with the thought; another chance keeps it alive.
             robot.alarm_ns = time.monotonic_ns() + FAULT_PAUSE_NS
-            self._at(robot.alarm_ns, robot, connect=False)
+            self._at(robot.alarm_ns, robot)
 
     def _act(self, robot: Robot, effect: Effect) -> None:
         match effect:
@@ -231,13 +256,14 @@ class Swarm:
             case WakeAt(at_ns):
                 if at_ns != robot.alarm_ns:
                     robot.alarm_ns = at_ns
-                    self._at(at_ns, robot, connect=False)
+                    self._at(at_ns, robot)
             case ConnectAt(at_ns) if not robot.connecting:
                 robot.connecting = True
-                self._at(at_ns, robot, connect=True)
+                self._at(at_ns, robot, partial(self._begin_to_connect, robot))
 
-    def _at(self, at_ns: int, robot: Robot, connect: bool) -> None:
-        heapq.heappush(self._due, (at_ns, next(self._tie), robot, connect))
+    def _at(self, at_ns: int, robot: Robot, deed: Callable[[], object] | None = None) -> None:
+        """Without a deed it is to wake up, if that is still its alarm."""
+        heapq.heappush(self._due, (at_ns, next(self._tie), robot, deed))
         if self._due[0][2] is robot:
             self._sooner.set()
 
@@ -246,12 +272,9 @@ class Swarm:
             self._sooner.clear()
             now_ns = time.monotonic_ns()
             while self._due and self._due[0][0] <= now_ns:
-                at_ns, _, robot, connect = heapq.heappop(self._due)
-                if connect and robot.away_until_ns > now_ns:
-                    if robot.away_until_ns < NEVER_NS:
-                        self._at(robot.away_until_ns, robot, connect=True)
-                elif connect:
-                    self._task(self._connect(robot))
+                at_ns, _, robot, deed = heapq.heappop(self._due)
+                if deed is not None:
+                    deed()
                 elif robot.alarm_ns == at_ns:
                     robot.alarm_ns = 0
                     self.think(robot, Woke())
@@ -260,6 +283,12 @@ class Swarm:
                 # Not `wait_for`: in Python 3.11 it may swallow the cancellation that ends this loop.
                 async with asyncio.timeout(wait_s):
                     await self._sooner.wait()
+
+    def _begin_to_connect(self, robot: Robot) -> None:
+        if robot.away_until_ns <= time.monotonic_ns():
+            self._task(self._connect(robot))
+        elif robot.away_until_ns < NEVER_NS:
+            self._at(robot.away_until_ns, robot, partial(self._begin_to_connect, robot))
 
     async def _connect(self, robot: Robot) -> None:
         query = f"?token={quote(self._token, safe='')}" if self._token else ""

@@ -11,27 +11,26 @@ import sys
 
 import msgspec
 
-from fleet.messages import FromRobot
-from simulators.load import swarm
-from simulators.load.swarm import Swarm
+from fleet.messages import FromRobot, ServerMessage
+from simulators.load.swarm import Robot, Swarm
 from simulators.robot import RobotProfile
 
 NEVER_DONE = RobotProfile(service_mean_s=1e9, claim_wait_ms=500)
 
 
-def speak_aloud() -> None:
-    say = swarm._Robot.say
+class Aloud:
+    """Observes the robot."""
 
-    def aloud(robot: swarm._Robot, message: FromRobot) -> None:
+    def on_heard(self, robot: Robot, message: ServerMessage) -> None: ...
+
+    def on_said(self, robot: Robot, message: FromRobot) -> None:
         print(msgspec.json.encode(message).decode(), flush=True)
-        say(robot, message)
 
-    swarm._Robot.say = aloud  # type: ignore[method-assign]
+    def on_left(self, robot: Robot) -> None: ...
 
 
 async def main(url: str, name: str) -> None:
-    speak_aloud()
-    await Swarm(url, os.environ["TOKEN"], 1, NEVER_DONE, prefix=name).start()
+    await Swarm(url, os.environ["TOKEN"], 1, NEVER_DONE, prefix=name, observer=Aloud()).start()
     await asyncio.Event().wait()
 
 

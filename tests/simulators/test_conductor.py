@@ -17,12 +17,12 @@ from simulators.scenario_file import scenario_of
 
 SMALL = """\
 name: small
-duration: 2s
+duration: 1s
 fleets:
   hall: {count: 6, heartbeats: {interval: 200ms}}
   yard: {count: 3, heartbeats: {interval: 100ms}, max_concurrent_jobs: 2}
 jobs:
-  arrivals: {kind: constant, rate: 20}
+  arrivals: {kind: constant, rate: 40}
   classes:
     weld: {service: {kind: constant, value: 20ms}, progress_per_job: 1}
 watchers:
@@ -38,8 +38,8 @@ thresholds:
 
 @pytest.fixture(autouse=True)
 def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.5)
-    monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.5)
+    monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.3)
+    monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
 
 async def perform(world: World, text: str = SMALL, **given: Any) -> tuple[Performance, list[Moment]]:
@@ -68,7 +68,7 @@ async def test_a_quiet_run_loses_nothing_and_says_what_it_did(world: World) -> N
     assert (outcome.invalid_because, outcome.incomplete_because) == ([], [])
     assert (outcome.lost, outcome.duplicated, outcome.reordered, outcome.in_flight) == (0, 0, 0, 0)
     assert outcome.beats.offered == outcome.beats.sent <= outcome.sent  # which began before
-    assert outcome.beats.sent == pytest.approx(6 * 5 * 2 + 3 * 10 * 2, abs=2 * 9)
+    assert outcome.beats.sent == pytest.approx(6 * 5 + 3 * 10, abs=2 * 9)
     assert outcome.jobs is not None
     assert (outcome.jobs.offered, outcome.jobs.accepted, outcome.jobs.completed) == (40, 40, 40)
     assert set(outcome.latencies_ms) == {"heartbeat_to_watcher", "job_to_watcher", "submit", "grant", "life"}
@@ -86,7 +86,7 @@ def changed(**parts: str) -> str:
 
 QUIET = """\
 name: quiet
-duration: 1500ms
+duration: 800ms
 fleets:
   hall: {count: 10, heartbeats: {interval: 100ms}}
 watchers:
@@ -106,7 +106,7 @@ async def test_who_resumes_misses_nothing_and_who_comes_back_plainly_is_not_judg
 async def test_a_storm_takes_all_watchers_and_they_come_back(world: World) -> None:
     text = (
         QUIET
-        + "  robots: {endpoint: robot-status, count: 5}\nfaults:\n  - {kind: drop_watchers, at: 500ms}\n"
+        + "  robots: {endpoint: robot-status, count: 5}\nfaults:\n  - {kind: drop_watchers, at: 300ms}\n"
     )
     performance, moments = await perform(world, text)
     assert performance.outcome.watchers_late == 5
@@ -151,19 +151,28 @@ async def test_a_token_that_will_not_do_is_told_before_anything_begins(world: Wo
         await perform(world, token=token)
 
 
-RATE = "{kind: constant, rate: 20}"
+RATE = "{kind: constant, rate: 40}"
+KILL = "{kind: kill_actor, at: 500ms, actor: registry}"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("interval: 200ms}", "interval: 200ms}, reads: 1s", "fleets.hall.reads"),
         (
-            "{kind: constant, rate: 20}",
+            "interval: 200ms}",
+            "interval: 200ms}, drive: gateways, network: {loss: 0.1}",
+            "fleets.hall.network",
+        ),
+        (
+            "{kind: constant, rate: 40}",
             "{kind: closed, users: 1, think: {kind: constant, value: 1s}}",
             "closed",
         ),
-        ("thresholds:", "faults:\n  - {kind: kill_actor, at: 1s, actor: registry}\nthresholds:", "--serve"),
+        (
+            "thresholds:",
+            "faults:\n  - {kind: kill_actor, at: 500ms, actor: registry}\nthresholds:",
+            "--serve",
+        ),
         (RATE, "{kind: trace, file: nowhere.csv}", "nowhere.csv cannot be read"),
     ],
 )
@@ -176,8 +185,8 @@ async def test_what_is_not_done_is_refused_and_not_left_out(
 
 async def test_a_run_that_is_interrupted_keeps_what_it_measured(world: World) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.0, stop.set)
-    performance, _ = await perform(world, changed(**{"duration: 2s": "duration: 1 h"}), stop=stop)
+    asyncio.get_running_loop().call_later(0.7, stop.set)
+    performance, _ = await perform(world, changed(**{"duration: 1s": "duration: 1 h"}), stop=stop)
     made = performance.outcome
     assert (made.complete, made.incomplete_because, made.exit_code) == (False, ["it was interrupted"], 2)
     assert made.sent > 0
@@ -189,8 +198,8 @@ async def test_a_server_that_dies_half_way_ends_the_run_with_what_there_is(
 ) -> None:
     monkeypatch.setattr("simulators.load.conductor.GONE_S", 0.5)
     monkeypatch.setattr("simulators.load.server.TIMEOUT_S", 0.5)
-    asyncio.get_running_loop().call_later(1.0, world.server.stop)
-    performance, _ = await perform(world, changed(**{"duration: 2s": "duration: 1 h"}))
+    asyncio.get_running_loop().call_later(0.7, world.server.stop)
+    performance, _ = await perform(world, changed(**{"duration: 1s": "duration: 1 h"}))
     made = performance.outcome
     [reason] = made.incomplete_because
     assert "the server did not answer for" in reason
@@ -236,3 +245,31 @@ async def test_robots_behind_gateways_beat_work_and_are_heard_like_others(world:
     assert sorted(robot["robot_id"] for robot in robots) == sorted(
         [f"load-hall-{n:03d}" for n in range(1, 7)] + [f"load-yard-{n:03d}" for n in range(1, 4)]
     )
+
+
+# -- what robots do beside, and their network
+
+
+async def test_robots_read_over_http_as_often_as_they_are_to(world: World) -> None:
+    made = await outcome_of(world, changed(**{"count: 6, ": "count: 6, reads: 100ms, "}))
+    assert made.latencies_ms["read"]["max"] > 0
+    assert made.robots_refused == {}
+
+
+async def test_a_poor_network_delays_and_loses_nothing_in_the_end(world: World) -> None:
+    network = "network: {latency: {kind: constant, value: 150ms}}, "
+    text = changed(**{"count: 6, ": f"count: 6, {network}", "  yard:": "  #", "rate: 40": "rate: 10"})
+    poor = await outcome_of(world, text)
+    assert (poor.lost, poor.duplicated, poor.reordered, poor.in_flight) == (0, 0, 0, 0)
+    assert poor.latencies_ms["heartbeat_to_watcher"]["p50"] >= 149  # from when it was due
+    assert poor.latencies_ms["life"]["p50"] >= 3 * 150 + 20  # grant, complete, ack
+    assert poor.jobs is not None
+    assert poor.jobs.completed == poor.jobs.accepted == 10
+
+
+async def test_a_network_that_flaps_holds_what_was_said(world: World) -> None:
+    up, down = "{kind: constant, value: 200ms}", "{kind: constant, value: 200ms}"
+    network = f"network: {{flapping: {{up: {up}, down: {down}}}, loss: 0.05}}, "
+    made = await outcome_of(world, changed(**{"count: 6, ": f"count: 6, {network}"}))
+    assert (made.lost, made.duplicated, made.reordered) == (0, 0, 0)
+    assert made.latencies_ms["heartbeat_to_watcher"]["max"] >= 150
