@@ -88,6 +88,11 @@ def _known(count: int | None) -> str:
     return "?" if count is None else f"{count:,}"
 
 
+def milliseconds(value: float) -> str:
+    """Seconds and more need no tenths of a millisecond."""
+    return f"{value:,.1f}" if value < 1_000 else f"{value:,.0f}"
+
+
 def tell_outcome(out: Console, outcome: Outcome) -> None:
     beats, jobs = outcome.beats, outcome.jobs
     figures = Table(
