@@ -125,7 +125,7 @@ def tell_outcome(out: Console, outcome: Outcome) -> None:
             latencies.add_column(quantile, justify="right")
         for name, summary in outcome.latencies_ms.items():
             latencies.add_row(
-                name.replace("_", " "), *(f"{summary[quantile]:,.1f}" for quantile in quantiles)
+                name.replace("_", " "), *(milliseconds(summary[quantile]) for quantile in quantiles)
             )
         out.print(latencies)
     if outcome.thresholds:

@@ -8,6 +8,7 @@ import polars as pl
 
 from simulators import report
 from simulators.load.conductor import Performance
+from simulators.load.console import milliseconds
 from simulators.load.latency import Latencies
 from simulators.load.outcome import Outcome
 from simulators.report import Page, Plot, Table
@@ -68,7 +69,7 @@ def _tables(outcome: Outcome) -> list[Table]:
                 "Latency in milliseconds, from when it was due",
                 ["", *quantiles],
                 [
-                    [name.replace("_", " "), *(f"{summary[quantile]:,.1f}" for quantile in quantiles)]
+                    [name.replace("_", " "), *(milliseconds(summary[quantile]) for quantile in quantiles)]
                     for name, summary in outcome.latencies_ms.items()
                 ],
             )
