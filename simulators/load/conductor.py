@@ -26,7 +26,6 @@ from simulators.load.server import Server
 from simulators.load.watchers import latencies
 from simulators.scenario import (
     ActorFault,
-    ClosedArrivals,
     Fault,
     RobotFault,
     Scenario,
@@ -140,15 +139,12 @@ class Conductor:
             for name, fleet in scenario.fleets.items()
             if fleet.network is not None and fleet.drive == "gateways"
         ]
-        if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, ClosedArrivals):
-            undone.append("jobs.arrivals: closed")
         if undone:
             what = ", ".join(undone)
             raise Misuse(f"the scenario {scenario.name} wants what load tests do not do yet: {what}")
-        if scenario.jobs is not None:  # a trace that cannot be read is told now
+        if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, TraceArrivals):
             for _ in arrival_times(scenario.jobs.arrivals, scenario.load, stream(0, ""), self._folder):
-                if not isinstance(scenario.jobs.arrivals, TraceArrivals):
-                    break
+                pass  # a trace that cannot be read is told now
         if self._harm_actor is None and any(isinstance(fault, ActorFault) for fault in scenario.faults):
             raise Misuse("faults of actors need the fleet's own Ray: use --serve")
 

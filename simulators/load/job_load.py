@@ -1,12 +1,13 @@
-"""The jobs of a scenario, submitted when they are due: an open model, which does not wait for answers."""
+"""The jobs of a scenario, submitted when they are due."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import msgspec
@@ -14,9 +15,10 @@ import msgspec
 from simulators.arrivals import arrival_times
 from simulators.draws import choice_of, draw_from, stream
 from simulators.load.clock import Clocked
+from simulators.load.endings import Endings
 from simulators.load.latency import Latencies
 from simulators.load.words import Words
-from simulators.scenario import JobClass, Jobs, Segment
+from simulators.scenario import ClosedArrivals, JobClass, Jobs, Segment
 
 MAX_PER_POST = 1_000
 MAX_POSTS = 64  # under way at once
@@ -54,19 +56,88 @@ class JobsReport(msgspec.Struct, frozen=True):
     done: bool
 
 
-def plan(jobs: Jobs, load: list[Segment], seed: int, folder: Path) -> Iterator[Planned]:
-    """In order. Each has its length with it, so that it is the same job whoever does it."""
-    names = list(jobs.classes)
-    which = choice_of([each.weight for each in jobs.classes.values()], stream(seed, "classes"))
-    draws = {
-        name: draw_from(each.service, stream(seed, f"service {name}")) for name, each in jobs.classes.items()
-    }
-    number = 0
-    for at_s, count in arrival_times(jobs.arrivals, load, stream(seed, "arrivals"), folder):
-        for _ in range(count):
-            number += 1
-            name = names[which()]
-            yield Planned(number, at_s, _body(name, jobs.classes[name], draws[name](), number))
+class Bodies:
+    """Makes one job after the other, each with its length, so that it is the same job whoever does it."""
+
+    def __init__(self, jobs: Jobs, seed: int) -> None:
+        self._classes = jobs.classes
+        self._names = list(jobs.classes)
+        self._which = choice_of([each.weight for each in jobs.classes.values()], stream(seed, "classes"))
+        self._draws = {
+            name: draw_from(each.service, stream(seed, f"service {name}"))
+            for name, each in jobs.classes.items()
+        }
+        self._number = 0
+
+    def next(self, at_s: float) -> Planned:
+        self._number += 1
+        name = self._names[self._which()]
+        body = _body(name, self._classes[name], self._draws[name](), self._number)
+        return Planned(self._number, at_s, body)
+
+
+class Arrivals(Protocol):
+    """What is due, from the beginning of the run."""
+
+    def due(self, now_s: float) -> Iterator[Planned]: ...
+
+    def ended(self, number: int, now_s: float) -> None:
+        """The job of this number is over."""
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be due."""
+
+
+class OpenArrivals:
+    """An open model: what the server does changes nothing."""
+
+    def __init__(self, jobs: Jobs, load: list[Segment], seed: int, folder: Path) -> None:
+        self._bodies = Bodies(jobs, seed)
+        self._times = arrival_times(jobs.arrivals, load, stream(seed, "arrivals"), folder)
+        self._next = next(self._times, None)
+
+    def due(self, now_s: float) -> Iterator[Planned]:
+        while self._next is not None and self._next[0] <= now_s:
+            at_s, count = self._next
+            for _ in range(count):
+                yield self._bodies.next(at_s)
+            self._next = next(self._times, None)
+
+    def ended(self, number: int, now_s: float) -> None: ...
+
+    @property
+    def over(self) -> bool:
+        return self._next is None
+
+
+class ClosedUsers:
+    """A closed model: each user thinks, submits a job, waits for its end, and thinks again."""
+
+    def __init__(self, jobs: Jobs, arrivals: ClosedArrivals, ends_s: float, seed: int) -> None:
+        self._bodies = Bodies(jobs, seed)
+        self._think = draw_from(arrivals.think, stream(seed, "think"))
+        self._ends_s = ends_s
+        self._thinking = [self._think() for _ in range(arrivals.users)]
+        heapq.heapify(self._thinking)
+        self._waiting: set[int] = set()  # numbers of the jobs that users wait for
+
+    def due(self, now_s: float) -> Iterator[Planned]:
+        while self._thinking and self._thinking[0] <= now_s:
+            at_s = heapq.heappop(self._thinking)
+            if at_s < self._ends_s:
+                planned = self._bodies.next(at_s)
+                self._waiting.add(planned.number)
+                yield planned
+
+    def ended(self, number: int, now_s: float) -> None:
+        if number in self._waiting:
+            self._waiting.discard(number)
+            heapq.heappush(self._thinking, now_s + self._think())
+
+    @property
+    def over(self) -> bool:
+        return not self._waiting and (not self._thinking or self._thinking[0] >= self._ends_s)
 
 
 def _body(name: str, each: JobClass, service_s: float, number: int) -> dict[str, Any]:
@@ -99,9 +170,18 @@ class JobLoad(Clocked):
         run: str,
     ) -> None:
         super().__init__()
-        self._url = url.rstrip("/") + "/api/v1/jobs"
+        self._url = url.rstrip("/") + "/api/v1"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._plan = plan(jobs, load, seed, Path(folder))
+        self._closed = isinstance(jobs.arrivals, ClosedArrivals)
+        self._arrivals: Arrivals = (
+            ClosedUsers(jobs, jobs.arrivals, load[-1].ends_s, seed)
+            if isinstance(jobs.arrivals, ClosedArrivals)
+            else OpenArrivals(jobs, load, seed, Path(folder))
+        )
+        self._numbers: dict[str, int] = {}  # of open jobs, in a closed model
+        self._over_early: set[str] = set()  # told before their answer came
+        self._begins_us = 0
+        self._endings = Endings(url, token, self._on_end, lambda: self._numbers)
         self._run = run
         self._words: Words[Submitted] = Words()
         self._lag = Latencies()
@@ -113,7 +193,8 @@ class JobLoad(Clocked):
         self._all_due = False
 
     async def start(self, begins_us: int) -> None:
-        self._main = self._main or asyncio.get_running_loop().create_task(self._submit(begins_us))
+        self._begins_us = begins_us
+        self._main = self._main or asyncio.get_running_loop().create_task(self._submit())
 
     async def stop(self) -> None:
         tasks = [*self._posts, *([self._main] if self._main else [])]
@@ -133,20 +214,41 @@ class JobLoad(Clocked):
             done,
         )
 
-    async def _submit(self, begins_us: int) -> None:
+    async def _submit(self) -> None:
         async with httpx.AsyncClient(
-            timeout=ANSWER_S, headers=self._headers, limits=httpx.Limits(max_connections=MAX_POSTS)
+            base_url=self._url,
+            timeout=ANSWER_S,
+            headers=self._headers,
+            limits=httpx.Limits(max_connections=MAX_POSTS),
         ) as http:
-            upcoming = next(self._plan, None)
-            while upcoming is not None or self._waiting or self._posts:
-                now_us = self.clock.now_us()
-                while upcoming is not None and (due_us := begins_us + int(upcoming.at_s * 1e6)) <= now_us:
-                    self._offer(upcoming, due_us)
-                    upcoming = next(self._plan, None)
-                self._all_due = upcoming is None
-                while self._waiting and len(self._posts) < MAX_POSTS:
-                    self._begin_post(http, now_us)
-                await asyncio.sleep(TICK_S)
+            listening = asyncio.ensure_future(self._endings.run(http)) if self._closed else None
+            try:
+                while not self._all_due or self._waiting or self._posts:
+                    now_us = self.clock.now_us()
+                    for planned in self._arrivals.due((now_us - self._begins_us) / 1e6):
+                        self._offer(planned, self._begins_us + int(planned.at_s * 1e6))
+                    self._all_due = self._arrivals.over
+                    while self._waiting and len(self._posts) < MAX_POSTS:
+                        self._begin_post(http, now_us)
+                    await asyncio.sleep(TICK_S)
+            finally:
+                if listening is not None:
+                    listening.cancel()
+                    await asyncio.gather(listening, return_exceptions=True)
+
+    def _on_end(self, job_id: str) -> None:
+        number = self._numbers.pop(job_id, None)
+        if number is not None:
+            self._arrivals.ended(number, (self.clock.now_us() - self._begins_us) / 1e6)
+        elif self._posts:  # perhaps ours, whose answer is on its way
+            self._over_early.add(job_id)
+
+    def _note_open(self, job_id: str, number: int) -> None:
+        self._numbers[job_id] = number
+        if job_id in self._over_early:
+            self._on_end(job_id)
+        if not self._posts:
+            self._over_early.clear()
 
     def _offer(self, planned: Planned, due_us: int) -> None:
         self._offered += 1
@@ -169,20 +271,24 @@ class JobLoad(Clocked):
         headers = {"Idempotency-Key": f"{self._run}-{batch[0][0].number}"}
         while True:
             try:
-                answer = await http.post(self._url, json=bodies, headers=headers)
+                answer = await http.post("/jobs", json=bodies, headers=headers)
             except httpx.TransportError as error:
                 self._note_refusal(type(error).__name__)
                 await asyncio.sleep(PAUSE_S)
                 continue
             if answer.status_code == 201:
                 acked_us = self.clock.now_us()
-                for job, (_, due_us) in zip(answer.json()["jobs"], batch, strict=True):
+                for job, (planned, due_us) in zip(answer.json()["jobs"], batch, strict=True):
                     self._words.add(Submitted(job["job_id"], due_us, acked_us))
+                    if self._closed:
+                        self._note_open(job["job_id"], planned.number)
                 self._accepted += len(batch)
                 return
             self._note_refusal(str(answer.status_code))
             if answer.status_code not in (409, 429, 503):
                 self._dropped += len(batch)
+                for planned, _ in batch:
+                    self._arrivals.ended(planned.number, (self.clock.now_us() - self._begins_us) / 1e6)
                 return
             await asyncio.sleep(_seconds(answer.headers.get("Retry-After")) or PAUSE_S)
 

@@ -164,11 +164,6 @@ KILL = "{kind: kill_actor, at: 500ms, actor: registry}"
             "fleets.hall.network",
         ),
         (
-            "{kind: constant, rate: 40}",
-            "{kind: closed, users: 1, think: {kind: constant, value: 1s}}",
-            "closed",
-        ),
-        (
             "thresholds:",
             "faults:\n  - {kind: kill_actor, at: 500ms, actor: registry}\nthresholds:",
             "--serve",
@@ -185,7 +180,7 @@ async def test_what_is_not_done_is_refused_and_not_left_out(
 
 async def test_a_run_that_is_interrupted_keeps_what_it_measured(world: World) -> None:
     stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.7, stop.set)
+    asyncio.get_running_loop().call_later(1.7, stop.set)
     performance, _ = await perform(world, changed(**{"duration: 1s": "duration: 1 h"}), stop=stop)
     made = performance.outcome
     assert (made.complete, made.incomplete_because, made.exit_code) == (False, ["it was interrupted"], 2)
@@ -273,3 +268,13 @@ async def test_a_network_that_flaps_holds_what_was_said(world: World) -> None:
     made = await outcome_of(world, changed(**{"count: 6, ": f"count: 6, {network}"}))
     assert (made.lost, made.duplicated, made.reordered) == (0, 0, 0)
     assert made.latencies_ms["heartbeat_to_watcher"]["max"] >= 150
+
+
+async def test_users_of_a_closed_model_wait_for_the_end_of_their_jobs(world: World) -> None:
+    closed = "{kind: closed, users: 3, think: {kind: constant, value: 50ms}}"
+    made = await outcome_of(world, changed(**{RATE: closed}))
+    assert made.jobs is not None
+    assert made.jobs.offered == made.jobs.accepted == made.jobs.completed
+    # Each user's round takes 50 ms of thinking and at least 20 ms of work.
+    assert 3 <= made.jobs.offered <= 3 * (1_000 // 70 + 1)
+    assert made.exit_code == 0

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulators.load.job_load import JobLoad, JobsReport, Planned, Submitted, plan
-from simulators.scenario import Jobs, Segment
+from simulators.load.job_load import ClosedUsers, JobLoad, JobsReport, OpenArrivals, Planned, Submitted
+from simulators.scenario import ClosedArrivals, Jobs, Segment
 
 WELD = {"service": {"kind": "exponential", "mean": "2s"}}
 
@@ -25,7 +25,7 @@ def jobs(rate: float = 100.0, **classes: Any) -> Jobs:
 
 
 def planned(what: Jobs, seed: int = 1, seconds: float = 10.0) -> list[Planned]:
-    return list(plan(what, [Segment(0.0, seconds, 1.0, 1.0)], seed, Path()))
+    return list(OpenArrivals(what, [Segment(0.0, seconds, 1.0, 1.0)], seed, Path()).due(seconds))
 
 
 # -- what is planned
@@ -213,3 +213,34 @@ async def test_words_are_told_again_until_they_arrived() -> None:
         assert (await load.report(0)).words == first.words
         assert (await load.report(3)).words == first.words[3:]
         await load.stop()
+
+
+# -- a closed model
+
+
+def users(count: int, think_s: float, ends_s: float = 100.0) -> ClosedUsers:
+    arrivals = ClosedArrivals.model_validate(
+        {"kind": "closed", "users": count, "think": {"kind": "constant", "value": f"{think_s}s"}}
+    )
+    return ClosedUsers(jobs(), arrivals, ends_s, 1)
+
+
+def test_a_user_thinks_submits_waits_and_thinks_again() -> None:
+    closed = users(2, think_s=3.0)
+    assert list(closed.due(2.9)) == []
+    first, second = closed.due(3.0)
+    assert (first.number, second.number, first.at_s) == (1, 2, 3.0)
+    assert list(closed.due(50.0)) == []
+    closed.ended(2, 50.0)
+    closed.ended(2, 51.0)  # told twice
+    assert [(each.number, each.at_s) for each in closed.due(60.0)] == [(3, 53.0)]
+    assert not closed.over
+
+
+def test_after_the_end_nobody_submits_and_it_is_over_when_nobody_waits() -> None:
+    closed = users(1, think_s=3.0, ends_s=5.0)
+    [only] = closed.due(4.0)
+    assert not closed.over
+    closed.ended(only.number, 4.5)
+    assert closed.over
+    assert list(closed.due(100.0)) == []
