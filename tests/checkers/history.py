@@ -50,7 +50,10 @@ class Retry(Call, frozen=True, tag="retry"):
 
 
 class Cancel(Call, frozen=True, tag="cancel"):
+    """Calls that share the key are one request, said again, which gets its first answer."""
+
     job_id: str
+    key: str = ""
 
 
 class Read(Call, frozen=True, tag="read"):

@@ -9,6 +9,7 @@ import pytest
 from checkers.history import (
     Beat,
     Cancel,
+    Cancelled,
     Change,
     Claim,
     Created,
@@ -87,6 +88,13 @@ LEGAL = {
         *RUNNING, cancelled(S.RUNNING, 22), read(S.CANCELLED, 72), finals=[final(S.CANCELLED)]
     ),
     "a cancel of pending": evidence(submitted(), cancelled(S.PENDING, 5), read(S.CANCELLED, 7, attempt=0)),
+    "a cancel that came first, was said again after the end, and got its first answer": evidence(
+        *RUNNING,
+        unknown(Cancel("j", "k"), 25),
+        DONE,
+        ok(Cancel("j", "k"), Cancelled(True, S.RUNNING), 40),
+        finals=[final(S.COMPLETED)],
+    ),
     "a second cancel": evidence(*HELD, cancelled(S.CLAIMED, 15), cancelled(S.CLAIMED, 17)),
     "a release": evidence(
         *HELD, said(E.RELEASE, S.PENDING, 15, attempt=0), granted(17, robot="s", token=2, attempt=1)
@@ -218,6 +226,18 @@ LEGAL = {
 }
 
 ILLEGAL = {
+    "a cancel after the end that another request got the answer of": evidence(
+        *RUNNING,
+        unknown(Cancel("j", "k"), 25),
+        DONE,
+        ok(Cancel("j", "other"), Cancelled(True, S.RUNNING), 40),
+    ),
+    "a cancel that was said again and whose answer was never true": evidence(
+        *RUNNING,
+        unknown(Cancel("j", "k"), 25),
+        DONE,
+        ok(Cancel("j", "k"), Cancelled(True, S.PENDING), 40),
+    ),
     "a grant before the submit": evidence(granted(2), submitted(10)),
     "a grant before a submit without an answer": evidence(
         granted(2), unknown(Submit(["for-j"]), 10), finals=[final(S.CLAIMED)]

@@ -59,6 +59,8 @@ class Traces:
         self._evidence = evidence
         self._submitted: dict[str, Op] = {}  # the first call of a submission that may have happened
         self._keyed: dict[str, Op] = {}
+        self._cancels: dict[str, Op] = {}
+        self._answered_cancels: set[str] = set()
         self._claimed: dict[tuple[str, str], Op] = {}
         self._unknown_retries: dict[str, list[Op]] = defaultdict(list)
         for op in evidence.ops:
@@ -88,6 +90,10 @@ class Traces:
                     self._submitted.setdefault(submission, op)
             case Retry(key=key) if key:
                 self._keyed.setdefault(key, op)
+            case Cancel(key=key) if key:
+                self._cancels.setdefault(key, op)
+                if op.outcome == "ok":
+                    self._answered_cancels.add(key)
             case Claim(robot_id=robot_id, request_id=request_id):
                 self._claimed.setdefault((robot_id, request_id), op)
                 if op.outcome == "unknown":
@@ -104,8 +110,8 @@ class Traces:
                     self._born(trace, op, self._submitted[submission].invoked_ns)
             case Retry() as retry, _:
                 self._retry(op, retry)
-            case Cancel(job_id), answer:
-                self._cancel(self._trace(job_id, op), op, answer)
+            case Cancel(job_id, key), answer:
+                self._cancel(self._trace(job_id, op), op, key, answer)
             case Read(job_id), Shown() as shown:
                 self._step(job_id, Seen(op, op.invoked_ns, op.ended_ns, shown))
             case Read(job_id), _ if op.code == "not_found":
@@ -149,10 +155,13 @@ class Traces:
         elif op.code == "wrong_state":
             original.steps.append(Retried(op, op.invoked_ns, op.ended_ns, False))
 
-    def _cancel(self, trace: Trace, op: Op, answer: object) -> None:
-        step = CancelAsked(op, op.invoked_ns, op.ended_ns, answer if isinstance(answer, Cancelled) else None)
+    def _cancel(self, trace: Trace, op: Op, key: str, answer: object) -> None:
+        first_ns = self._cancels[key].invoked_ns if key in self._cancels else op.invoked_ns
+        step = CancelAsked(op, first_ns, op.ended_ns, answer if isinstance(answer, Cancelled) else None)
         if op.outcome == "ok":
             trace.steps.append(step)
+        elif key in self._answered_cancels:
+            return
         elif op.outcome == "unknown" and trace.unknown_cancel is None:
             trace.unknown_cancel = step  # a second one has nothing left to do
         elif op.code == "not_found":

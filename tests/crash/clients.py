@@ -106,7 +106,8 @@ class Producer(Client):
 
     async def _follow(self, job_id: str) -> None:
         if self.rng.random() < 0.2:
-            await self.until_answered(history.Cancel(job_id), Cancel(job_id, request_id=f"{job_id}.cancel"))
+            name = f"{job_id}.cancel"
+            await self.until_answered(history.Cancel(job_id, name), Cancel(job_id, request_id=name))
         job = await self.until_answered(history.Read(job_id), Get(job_id))
         if isinstance(job, Job) and job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             again = f"{job_id}.again"
