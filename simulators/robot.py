@@ -353,6 +353,12 @@ class RobotBrain:
             jobs=jobs,
         )
 
+    def awaits(self, reply_to: str | int) -> bool:
+        """Whether an answer to that message would change anything."""
+        said = str(reply_to)
+        claimed = self._claim is not None and self._claim.id == reply_to
+        return claimed or said in self._unanswered or said in self._beats
+
     @property
     def busy(self) -> bool:
         return bool(self._works)

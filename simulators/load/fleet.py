@@ -208,25 +208,27 @@ class LoadFleet(Clocked):
     # -- what robots hear and say
 
     def on_heard(self, robot: Robot, message: ServerMessage) -> None:
-        match message:
-            case Ack(id=said) if self._registering.get(robot.number) == said:
-                # Not at its welcome: a beat may overtake the registration, and be refused.
-                del self._registering[robot.number]
-                self._beating[robot.number] = True
-                if not self._hushed:
-                    self._wheel.begin(robot.number, self.clock.now_us())
-            case Ack(id=said, jobs=jobs):
-                now_us = self.clock.now_us()
-                for job in jobs or ():
-                    self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, now_us)
-                    if self._reader is not None:
-                        self._reader.job_id = job.job_id
-                if key := self._ends.pop((robot.number, str(said)), None):
-                    self._end(key, acked_us=now_us)
-            case Error(id=said, code=code):
-                self._refused[code] = self._refused.get(code, 0) + 1
-                if code in LOST and (key := self._ends.pop((robot.number, str(said)), None)):
-                    self._end(key, outcome=code)
+        if type(message) is Ack:
+            self._on_ack(robot, message)
+        elif type(message) is Error:
+            self._refused[message.code] = self._refused.get(message.code, 0) + 1
+            key = (robot.number, str(message.id))
+            if message.code in LOST and (ended := self._ends.pop(key, None)):
+                self._end(ended, outcome=message.code)
+
+    def _on_ack(self, robot: Robot, ack: Ack) -> None:
+        if robot.number in self._registering and self._registering[robot.number] == ack.id:
+            # Not at its welcome: a beat may overtake the registration, and be refused.
+            del self._registering[robot.number]
+            self._beating[robot.number] = True
+            if not self._hushed:
+                self._wheel.begin(robot.number, self.clock.now_us())
+        for job in ack.jobs or ():
+            self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, self.clock.now_us())
+            if self._reader is not None:
+                self._reader.job_id = job.job_id
+        if self._ends and (ended := self._ends.pop((robot.number, str(ack.id)), None)):
+            self._end(ended, acked_us=self.clock.now_us())
 
     def on_said(self, robot: Robot, message: FromRobot) -> None:
         if isinstance(message, Register) and not self._beating[robot.number]:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from fleet.messages import ClaimJobs, FromRobot, Heartbeat, ServerMessage, decode_server_message
+from fleet.messages import Ack, ClaimJobs, FromRobot, Heartbeat, ServerMessage, decode_server_message
 from simulators.load.weather import Weather
 from simulators.robot import (
     ConnectAt,
@@ -41,6 +41,7 @@ _socket_log.setLevel(logging.WARNING)
 
 MAX_CONNECTING = 50
 MAX_GOODBYE_S = 2.0
+TEXT = WSMsgType.TEXT
 NEVER_NS = 2**63 - 1
 MAX_UNSENT_BYTES = 256 * 1024  # of a robot whose server does not read
 FAULT_PAUSE_NS = 1_000_000_000
@@ -92,7 +93,7 @@ class Robot(WSListener):
         self._swarm.think(self, Connected())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.TEXT:
+        if frame.msg_type == TEXT:
             self._swarm.receive(self, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
@@ -176,16 +177,22 @@ class Swarm:
             self.stalled += 1
             robot.transport.disconnect(graceful=False)
             return False
-        self._in_time(robot, partial(robot.transport.send, WSMsgType.TEXT, frame), inbound=False)
+        if robot.weather is None:
+            robot.transport.send(TEXT, frame)
+        else:
+            self._in_time(robot, robot.weather, partial(robot.transport.send, TEXT, frame), inbound=False)
         return True
 
     def receive(self, robot: Robot, frame: bytes) -> None:
-        self._in_time(robot, partial(self.hear, robot, frame), inbound=True)
+        if robot.weather is None:
+            self.hear(robot, frame)
+        else:
+            self._in_time(robot, robot.weather, partial(self.hear, robot, frame), inbound=True)
 
-    def _in_time(self, robot: Robot, deed: Callable[[], object], inbound: bool) -> None:
+    def _in_time(self, robot: Robot, weather: Weather, deed: Callable[[], object], inbound: bool) -> None:
         """Now, or when its network lets it through; never on another connection than this."""
         now_us = time.monotonic_ns() // 1_000
-        at_us = now_us if robot.weather is None else robot.weather.arrives_us(now_us, inbound)
+        at_us = weather.arrives_us(now_us, inbound)
         if at_us <= now_us:
             deed()
             return
@@ -227,7 +234,9 @@ class Swarm:
         else:
             if self._observer is not None:
                 self._observer.on_heard(robot, message)
-            self.think(robot, Heard(message))
+            # Of all that is heard most is the answer to a heartbeat that wanted none.
+            if type(message) is not Ack or message.jobs or robot.brain.awaits(message.id):
+                self.think(robot, Heard(message))
 
     def leave(self, robot: Robot) -> None:
         if self._observer is not None:

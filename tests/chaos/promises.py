@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
-from checkers.history import FinalJob
+from checkers.history import Beat, FinalJob, Op
 
 from chaos.plan import Actor, ActorFault
 from chaos.probes import Prober
@@ -251,6 +251,7 @@ class LostLease(msgspec.Struct, frozen=True):
 
 
 STORM_S = 1.0
+NAMED_S = 1.5  # before a stop: one heartbeat and a half
 
 
 def storms(done: Sequence[Done]) -> list[Outage]:
@@ -260,9 +261,15 @@ def storms(done: Sequence[Done]) -> list[Outage]:
 
 
 def storm_promise(
-    robots: dict[str, Robot], lost: Sequence[LostLease], done: Sequence[Done], clock: Clock, lease_s: float
+    robots: dict[str, Robot],
+    lost: Sequence[LostLease],
+    done: Sequence[Done],
+    clock: Clock,
+    lease_s: float,
+    ops: Sequence[Op],
 ) -> Promise:
-    """Whose robot was there until the stop keeps its lease over it."""
+    """A job that its robot named shortly before the stop keeps its lease over it. (One that was granted, and
+    of which its robot never heard, may have had less than a second left.)"""
     stops = {each.over_ns: each for each in done if each.fault.actor == "job-store"}
     wrong = []
     for each in lost:
@@ -273,9 +280,20 @@ def storm_promise(
                 p.from_ns < from_ns and (p.to_ns is None or p.to_ns > at_ns)
                 for p in robots[each.robot_id].steady
             )
-            if moment.holds(at_ns) and there:
+            if moment.holds(at_ns) and there and _named(ops, each, stops[moment.from_ns].at_ns):
                 wrong.append(f"{each.job_id} of {each.robot_id}")
     return Promise("a job store that was stopped ends no lease for it", f"{len(storms(done))} stops", wrong)
+
+
+def _named(ops: Sequence[Op], lost: LostLease, stop_ns: int) -> bool:
+    from_ns = stop_ns - int(NAMED_S * SECOND)
+    return any(
+        isinstance(op.call, Beat)
+        and op.call.robot_id == lost.robot_id
+        and from_ns <= op.invoked_ns <= stop_ns
+        and any(job.job_id == lost.job_id for job in op.call.jobs)
+        for op in ops
+    )
 
 
 # -- watchers

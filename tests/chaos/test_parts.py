@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from checkers.history import AnyRecord, Failed, FinalJob, Granted, Ok, Recorder, ToStop, Unknown
+from checkers.history import AnyRecord, Beat, Failed, FinalJob, Granted, Ok, Op, Recorder, ToStop, Unknown
 
 from chaos.plan import FIRST, ActorFault, Plan, plan
-from chaos.promises import Clock, Done, Outage, before, extended, recovery_promise, regrants
+from chaos.promises import (
+    Clock,
+    Done,
+    LostLease,
+    Outage,
+    before,
+    extended,
+    recovery_promise,
+    regrants,
+    storm_promise,
+)
 from chaos.resources import Sample, growing, slope_of
 from chaos.robot_log import RobotLog
-from chaos.robots import Orphan
+from chaos.robots import Orphan, Period
 from chaos.watchers import Stream
 from fleet.job import JobStatus
 from fleet.limits import SECOND
@@ -239,3 +250,31 @@ def test_what_grows_is_named_but_for_the_pages_that_a_job_store_keeps() -> None:
         "door: +1.00 files a minute",
         "job-store: +1.00 files a minute",
     ]
+
+
+# -- leases over a stop of the job store
+
+
+@pytest.mark.parametrize(
+    ("named_at_s", "lost_at_s", "steady_from_s", "kept"),
+    [
+        (9.0, 20.5, 0.0, False),  # it held the job, and lost it for the store's absence
+        (9.0, 21.5, 0.0, True),  # later: for another reason
+        (8.4, 20.5, 0.0, True),  # its last word was too old to tell
+        (None, 20.5, 0.0, True),  # granted, and its robot never heard
+        (9.0, 20.5, 8.0, True),  # the robot had not been there for a whole lease
+    ],
+)
+def test_a_job_that_was_named_before_a_stop_keeps_its_lease(
+    named_at_s: float | None, lost_at_s: float, steady_from_s: float, kept: bool
+) -> None:
+    clock = Clock()
+    stop = Done(ActorFault(10.0, "stop", "job-store", 0.0, 10.0), 1, 10 * SECOND, 20 * SECOND, 20 * SECOND)
+    robot = SimpleNamespace(steady=[Period(int(steady_from_s * SECOND))])
+    beats = [Beat("r", [JobToken("other", 1)]), Beat("s", [JobToken("j", 1)])]
+    ops = [Op(beat.robot_id, beat, 9 * SECOND) for beat in beats]
+    if named_at_s is not None:
+        ops.append(Op("r", Beat("r", [JobToken("j", 1)]), int(named_at_s * SECOND)))
+    lost = [LostLease("j", "r", clock.wall_ns(int(lost_at_s * SECOND)))]
+    robots: Any = {"r": robot}
+    assert storm_promise(robots, lost, [stop], clock, 3.0, ops).kept is kept

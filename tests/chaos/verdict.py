@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 from checkers import history, lifecycle, outcomes
-from checkers.history import Change, Evidence, FinalJob
+from checkers.history import Change, Evidence, FinalJob, Op
 from checkers.job_model import Bounds
 from checkers.violation import Violation
 
@@ -57,7 +57,7 @@ def judge(this: Run, gathered: Gathered, record: Path, left_behind: list[str]) -
     )
     return Outcome(
         options=this.options,
-        promises=_promises(this, gathered, finals),
+        promises=_promises(this, gathered, finals, ops),
         violations=outcomes.check(evidence) + lifecycle.check(evidence, bounds),
         done=this.done,
         robot_faults=this.robot_faults,
@@ -84,7 +84,7 @@ def _finals(this: Run, jobs: list[Job]) -> dict[str, FinalJob]:
     }
 
 
-def _promises(this: Run, gathered: Gathered, finals: dict[str, FinalJob]) -> list[Promise]:
+def _promises(this: Run, gathered: Gathered, finals: dict[str, FinalJob], ops: list[Op]) -> list[Promise]:
     assert this.prober is not None
     limits, streams = this.limits, {name: watcher.stream for name, watcher in this.watchers.items()}
     lease_s, backoff_s = limits.lease_ms / 1_000, limits.backoff_base_ms / 1_000
@@ -100,7 +100,7 @@ def _promises(this: Run, gathered: Gathered, finals: dict[str, FinalJob]) -> lis
         robot_answers_promise(robots.values()),
         readiness_promise(done, this.prober),
         offline_promise(robots, streams["robot-status"], done, clock, silence_s),
-        storm_promise(robots, gathered.lost_leases, done, clock, lease_s),
+        storm_promise(robots, gathered.lost_leases, done, clock, lease_s, ops),
         *(stream_promise(stream, told[name]) for name, stream in streams.items()),
         *_growth(this),
     ]

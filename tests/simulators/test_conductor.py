@@ -38,7 +38,7 @@ thresholds:
 
 @pytest.fixture(autouse=True)
 def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.3)
+    monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.2)
     monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
 
@@ -84,9 +84,14 @@ def changed(**parts: str) -> str:
     return text
 
 
+def _longer(text: str) -> str:
+    """Who lost a connection comes back within a second."""
+    return text.replace("duration: 500ms", "duration: 1500ms")
+
+
 QUIET = """\
 name: quiet
-duration: 800ms
+duration: 500ms
 fleets:
   hall: {count: 10, heartbeats: {interval: 100ms}}
 watchers:
@@ -106,18 +111,18 @@ async def test_who_resumes_misses_nothing_and_who_comes_back_plainly_is_not_judg
 async def test_a_storm_takes_all_watchers_and_they_come_back(world: World) -> None:
     text = (
         QUIET
-        + "  robots: {endpoint: robot-status, count: 5}\nfaults:\n  - {kind: drop_watchers, at: 300ms}\n"
+        + "  robots: {endpoint: robot-status, count: 5}\nfaults:\n  - {kind: drop_watchers, at: 200ms}\n"
     )
-    performance, moments = await perform(world, text)
+    performance, moments = await perform(world, _longer(text))
     assert performance.outcome.watchers_late == 5
     assert moments[-1].connected_watchers == 5
 
 
 async def test_robots_that_vanish_leave_nothing_that_is_called_lost(world: World) -> None:
     text = QUIET + "  robots: {endpoint: robot-status, count: 2}\n"
-    text += "faults:\n  - {kind: kill_robots, at: 300ms, fleet: hall, share: 0.5, lasts: 200ms}\n"
-    text += "  - {kind: kill_robots, at: 600ms, fleet: hall, share: 0.3}\n"
-    performance, moments = await perform(world, text)
+    text += "faults:\n  - {kind: kill_robots, at: 100ms, fleet: hall, share: 0.5, lasts: 100ms}\n"
+    text += "  - {kind: kill_robots, at: 350ms, fleet: hall, share: 0.3}\n"
+    performance, moments = await perform(world, _longer(text))
     made = performance.outcome
     assert made.robot_reconnects >= 2
     assert moments[-1].connected_robots <= 7
