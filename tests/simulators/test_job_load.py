@@ -158,11 +158,11 @@ async def stalled(seconds: float, stall_s: float) -> np.ndarray[Any, Any]:
 
 async def test_a_stall_is_seen_by_all_who_were_due_in_it() -> None:
     """Lateness of this machine adds to it, and never takes away from it."""
-    late_s = np.sort(await stalled(2.0, 1.0))
-    assert len(late_s) == 200
-    waited = late_s[-100:]  # evenly between 0 and 1 s
-    assert np.all(waited >= np.arange(100) / 100 - 0.02)
-    assert np.quantile(late_s, 0.75) >= 0.48
+    late_s = np.sort(await stalled(1.0, 0.5))
+    assert len(late_s) == 100
+    waited = late_s[-50:]  # evenly between 0 and half a second
+    assert np.all(waited >= np.arange(50) / 100 - 0.02)
+    assert np.quantile(late_s, 0.75) >= 0.23
 
 
 @pytest.mark.long
