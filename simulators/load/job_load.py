@@ -190,17 +190,18 @@ class JobLoad(Clocked):
         self._offered = self._accepted = self._dropped = self._under_way = 0
         self._refused: dict[str, int] = {}
         self._main: asyncio.Task[None] | None = None
-        self._all_due = False
+        self._all_due = self._stopped = False
 
     async def start(self, begins_us: int) -> None:
         self._begins_us = begins_us
         self._main = self._main or asyncio.get_running_loop().create_task(self._submit())
 
     async def stop(self) -> None:
-        tasks = [*self._posts, *([self._main] if self._main else [])]
-        for task in tasks:
+        """Not by cancelling it: its connections would be left half closed."""
+        self._stopped = True
+        for task in self._posts:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._posts, *([self._main] if self._main else []), return_exceptions=True)
 
     async def report(self, cursor: int) -> JobsReport:
         done = self._all_due and not self._waiting and not self._posts
@@ -223,7 +224,7 @@ class JobLoad(Clocked):
         ) as http:
             listening = asyncio.ensure_future(self._endings.run(http)) if self._closed else None
             try:
-                while not self._all_due or self._waiting or self._posts:
+                while not self._stopped and (not self._all_due or self._waiting or self._posts):
                     now_us = self.clock.now_us()
                     for planned in self._arrivals.due((now_us - self._begins_us) / 1e6):
                         self._offer(planned, self._begins_us + int(planned.at_s * 1e6))

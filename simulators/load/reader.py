@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 
 import httpx
 
@@ -32,32 +32,35 @@ class Reader:
         self._clock = clock
         self._rng = rng
         self._asking: set[asyncio.Task[None]] = set()
-        self._behind: list[int] = []
+        self._behind: deque[int] = deque()
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        async with httpx.AsyncClient(
+            base_url=self._url,
+            headers=self._headers,
+            timeout=ANSWER_S,
+            limits=httpx.Limits(max_connections=MAX_ASKING),
+        ) as http:
+            try:
+                await self._read_on(http)
+            finally:  # before the connections that they use are closed
+                for task in self._asking:
+                    task.cancel()
+                await asyncio.gather(*self._asking, return_exceptions=True)
+
+    async def _read_on(self, http: httpx.AsyncClient) -> None:
         gap_us = 1e6 / self._per_s
         due_us = self._clock.now_us() + gap_us * self._rng.random()
-        try:
-            async with httpx.AsyncClient(
-                base_url=self._url,
-                headers=self._headers,
-                timeout=ANSWER_S,
-                limits=httpx.Limits(max_connections=MAX_ASKING),
-            ) as http:
-                while True:
-                    while due_us <= self._clock.now_us():
-                        self.offered += 1
-                        if len(self._behind) < MAX_BEHIND:
-                            self._behind.append(int(due_us))
-                        due_us += gap_us
-                    while self._behind and len(self._asking) < MAX_ASKING:
-                        self._begin(http, self._behind.pop(0))
-                    await asyncio.sleep(TICK_S)
-        finally:
-            for task in self._asking:
-                task.cancel()
-            await asyncio.gather(*self._asking, return_exceptions=True)
+        while True:
+            while due_us <= self._clock.now_us():
+                self.offered += 1
+                if len(self._behind) < MAX_BEHIND:
+                    self._behind.append(int(due_us))
+                due_us += gap_us
+            while self._behind and len(self._asking) < MAX_ASKING:
+                self._begin(http, self._behind.popleft())
+            await asyncio.sleep(TICK_S)
 
     def _begin(self, http: httpx.AsyncClient, due_us: int) -> None:
         task = asyncio.get_running_loop().create_task(self._ask(http, due_us))

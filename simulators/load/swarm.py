@@ -58,6 +58,17 @@ class SwarmState(msgspec.Struct):
     reconnects: int = 0
 
 
+async def say_goodbye(transports: list[WSTransport]) -> None:
+    """A close for each, and a little time for its answer."""
+    for transport in transports:
+        transport.send_close(WSCloseCode.GOING_AWAY)
+        transport.disconnect()
+    goodbyes = (transport.wait_disconnected() for transport in transports)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(MAX_GOODBYE_S):
+            await asyncio.gather(*goodbyes, return_exceptions=True)
+
+
 class Observer(Protocol):
     """Learns what robots hear and say, and drives them beyond what their brains decide."""
 
@@ -152,14 +163,7 @@ class Swarm:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        open_ones = self.transports()
-        for transport in open_ones:
-            transport.send_close(WSCloseCode.GOING_AWAY)
-            transport.disconnect()
-        goodbyes = (transport.wait_disconnected() for transport in open_ones)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MAX_GOODBYE_S):
-                await asyncio.gather(*goodbyes, return_exceptions=True)
+        await say_goodbye(self.transports())
 
     def transports(self) -> list[WSTransport]:
         return [robot.transport for robot in self.robots if robot.transport is not None]

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 import numpy as np
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fleet.events import JobStatusChanged, RobotStatusChanged
 from simulators.load import beats
@@ -21,6 +21,7 @@ from simulators.load.clock import Clocked
 from simulators.load.fleet import Sent
 from simulators.load.latency import Latencies
 from simulators.load.ledger import Latest, Ledger, Tally
+from simulators.load.swarm import say_goodbye
 from simulators.load.words import Words
 from simulators.scenario import Watchers
 
@@ -166,10 +167,10 @@ class WatcherCrowd(Clocked):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for watcher in self._watchers:
-            if watcher.transport is not None:
-                watcher.transport.send_close(WSCloseCode.GOING_AWAY)
-                watcher.transport.disconnect()
+        for watcher in self._watchers:  # one that is not read would never see its goodbye answered
+            if self._spec.behaviour == "slow" and watcher.transport is not None:
+                watcher.transport.underlying_transport.resume_reading()
+        await say_goodbye([watcher.transport for watcher in self._watchers if watcher.transport is not None])
 
     async def measure(self) -> None:
         """Latencies from now on: before, everybody came at once."""
