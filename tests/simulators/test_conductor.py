@@ -38,6 +38,9 @@ thresholds:
 
 @pytest.fixture(autouse=True)
 def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "simulators.load.outcome.MOST_LAG_MS", 60_000.0
+    )  # of a machine that is not ours alone
     monkeypatch.setattr("simulators.load.conductor.SETTLE_S", 0.2)
     monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
@@ -210,8 +213,9 @@ async def test_a_server_that_dies_half_way_ends_the_run_with_what_there_is(
     assert made.jobs.lost == 0  # nobody can say
 
 
-async def test_a_generator_that_starves_says_so(world: World) -> None:
+async def test_a_generator_that_starves_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It shares its process with what tells of it here, which takes all the time there is."""
+    monkeypatch.setattr("simulators.load.outcome.MOST_LAG_MS", 100.0)
     conductor = Conductor(
         scenario_of((QUIET + "  robots: {endpoint: robot-status, count: 1}\n").encode(), "quiet.yaml"),
         Path(),
