@@ -34,11 +34,12 @@ _address = msgspec.json.Decoder(_Addressed).decode
 
 
 class _Line:
-    """Of one robot."""
+    """Of one robot. `unanswered`: messages, as long as its session lasts."""
 
-    __slots__ = ("_gateway", "_robot_id")
+    __slots__ = ("_gateway", "_robot_id", "unanswered")
 
     def __init__(self, gateway: Gateway, robot_id: str) -> None:
+        self.unanswered = 0
         self._gateway = gateway
         self._robot_id = robot_id
 
@@ -46,17 +47,21 @@ class _Line:
         self._gateway.say(self._robot_id, message)
 
     def asked(self) -> None:
+        self.unanswered += 1
         self._gateway.asked()
 
     def answered(self) -> None:
+        self.unanswered -= 1
         self._gateway.answered()
 
     def refused(self, error: FleetError) -> None:
-        self._gateway.end_session(self._robot_id, Error(code=error.code, detail=error.detail))
+        self._gateway.end_session(
+            self._robot_id, self.unanswered, Error(code=error.code, detail=error.detail)
+        )
 
     def superseded(self) -> None:
         detail = "a newer connection of this robot took over"
-        self._gateway.end_session(self._robot_id, Error(code="superseded", detail=detail))
+        self._gateway.end_session(self._robot_id, self.unanswered, Error(code="superseded", detail=detail))
 
 
 class Gateway:
@@ -189,10 +194,13 @@ class Gateway:
         else:
             self._socket.transport.resume_reading()
 
-    def end_session(self, robot_id: str, error: Error) -> None:
+    def end_session(self, robot_id: str, unanswered: int, error: Error) -> None:
+        """What it had asked is answered to nobody: it must not hold the socket for ever."""
         session = self._sessions.pop(robot_id, None)
         if session is not None:
             session.close()
+            self._unanswered -= unanswered
+            self._read_or_not()
             self.say(robot_id, error)
 
 

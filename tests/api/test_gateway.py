@@ -178,6 +178,21 @@ async def test_many_messages_that_wait_for_the_fleet_hold_the_socket_and_all_are
         assert acked == list(range(500))
 
 
+async def test_what_a_session_that_ended_had_asked_holds_the_socket_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_socket, "MAX_UNANSWERED", 10)
+    async with world.open("robot-gateway") as socket:
+        controller = Controller(socket)
+        claim = {"robot_id": "r-1", "type": "claim", "request_id": "q", "wait_ms": 30_000}
+        for _ in range(12):
+            await controller.say(register("r-1"), claim)
+            await until(socket, lambda message: message["type"] == "welcome")
+            async with world.open("robot/r-1"):
+                await until(socket, lambda message: message.get("code") == "superseded")
+        assert (await controller.ask("r-2", "register"))["type"] == "ack"
+
+
 async def test_too_many_messages_for_long_end_the_socket() -> None:
     async with (
         fresh(max_gateway_messages_per_s=100, inbound_patience_s=0.1) as world,
