@@ -355,9 +355,12 @@ class RobotBrain:
 
     def awaits(self, reply_to: str | int) -> bool:
         """Whether an answer to that message would change anything."""
+        if self._claim is not None and self._claim.id == reply_to:
+            return True
+        if not self._unanswered and not self._beats:
+            return False
         said = str(reply_to)
-        claimed = self._claim is not None and self._claim.id == reply_to
-        return claimed or said in self._unanswered or said in self._beats
+        return said in self._unanswered or said in self._beats
 
     @property
     def busy(self) -> bool:

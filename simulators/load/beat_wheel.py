@@ -15,8 +15,8 @@ NEVER = np.iinfo(np.int64).max
 
 
 class Due(msgspec.Struct, frozen=True):
-    """Beats to be sent now, the longest due first: of which robots, each with its number, the time when it
-    was due, and its figures."""
+    """Beats to be sent now, those of a robot in order: of which robots, each with its number, the time when
+    it was due, and its figures."""
 
     robots: Ints
     numbers: Ints
@@ -53,29 +53,22 @@ class BeatWheel:
     def end_all(self) -> None:
         self._due[:] = NEVER
 
-    @property
-    def next_us(self) -> int:
-        return int(self._due.min(initial=NEVER))
-
     def tick(self, now_us: int) -> Due:
         """What is due by now. A robot that missed several beats, because nobody ticked, sends all of them."""
         parts = []
-        while len(robots := np.flatnonzero(self._due <= now_us)):
+        while len(robots := (self._due <= now_us).nonzero()[0]):
             parts.append(self._beat(robots))
-        if not parts:
-            return _due([])
-        due = _due(parts)
-        order = np.argsort(due.due_us, kind="stable")
-        return Due(*(getattr(due, name)[order] for name in Due.__struct_fields__))
+        return parts[0] if len(parts) == 1 else _due(parts)
 
     def _beat(self, robots: Ints) -> Due:
         due = self._due[robots]
-        self.numbers[robots] += 1
+        numbers = self.numbers[robots] + 1
+        self.numbers[robots] = numbers
         # About a plan without jitter: the rate is exact, and jitter does not add up.
-        self._planned[robots] += self._interval_us
-        wobble = self._jitter * self._interval_us * (self._rng.random(len(robots)) - 0.5)
-        self._due[robots] = np.maximum(due + 1, (self._planned[robots] + wobble).astype(np.int64))
-        numbers = self.numbers[robots]
+        planned = self._planned[robots] + self._interval_us
+        self._planned[robots] = planned
+        wobble = (self._jitter * self._interval_us) * (self._rng.random(len(robots)) - 0.5)
+        self._due[robots] = np.maximum(due + 1, (planned + wobble).astype(np.int64))
         return Due(
             robots,
             numbers,

@@ -12,6 +12,7 @@ from simulators.load.beats import Ints
 
 LONGEST_US = 3_600_000_000
 DIGITS = 3
+FOLD_AT = 65_536  # values: a histogram takes them one by one, but equal ones at once
 QUANTILES = {"p50": 50.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}
 
 
@@ -19,15 +20,30 @@ class Latencies:
     """In microseconds, from 1 to an hour; what is shorter or longer counts as that."""
 
     def __init__(self, encoded: bytes | None = None) -> None:
-        self._hdr: Any = HdrHistogram.decode(encoded) if encoded else HdrHistogram(1, LONGEST_US, DIGITS)
+        self._counts: Any = HdrHistogram.decode(encoded) if encoded else HdrHistogram(1, LONGEST_US, DIGITS)
+        self._new: list[Ints] = []
+        self._new_count = 0
 
     def __len__(self) -> int:
         return int(self._hdr.get_total_count())
 
+    @property
+    def _hdr(self) -> Any:
+        """With all that was recorded."""
+        if self._new:
+            recorded = np.clip(np.concatenate(self._new), 1, LONGEST_US)
+            self._new, self._new_count = [], 0
+            values, counts = np.unique(_to_digits(recorded), return_counts=True)
+            for value, count in zip(values.tolist(), counts.tolist(), strict=True):
+                self._counts.record_value(value, count)
+        return self._counts
+
     def record(self, values_us: Ints) -> None:
-        values, counts = np.unique(_to_digits(np.clip(values_us, 1, LONGEST_US)), return_counts=True)
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True):
-            self._hdr.record_value(value, count)
+        """The caller changes them no more."""
+        self._new.append(values_us)
+        self._new_count += len(values_us)
+        if self._new_count >= FOLD_AT:
+            _ = self._hdr
 
     def record_one(self, value_us: int) -> None:
         self._hdr.record_value(min(max(value_us, 1), LONGEST_US))

@@ -99,16 +99,24 @@ class Robot(WSListener):
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
+        transport.underlying_transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         self.connecting = False
         self.opened += 1
         self._swarm.think(self, Connected())
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == TEXT:
-            self._swarm.receive(self, frame.get_payload_as_bytes())
+            data = frame.get_payload_as_bytes()
+            if self.weather is None:
+                self._swarm.hear(self, data)
+            else:
+                self._swarm.hear_in_time(self, self.weather, data)
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(frame.get_close_code())
             transport.disconnect()
+
+    def pause_writing(self) -> None:
+        self._swarm.stall(self)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.transport = None
@@ -174,24 +182,24 @@ class Swarm:
         return robot.transport is not None
 
     def send(self, robot: Robot, frame: bytes) -> bool:
-        """False if it is not connected, or was cut off since its server does not read."""
-        if robot.transport is None:
-            return False
-        if robot.transport.underlying_transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            self.stalled += 1
-            robot.transport.disconnect(graceful=False)
+        """False if it is not connected."""
+        transport = robot.transport
+        if transport is None:
             return False
         if robot.weather is None:
-            robot.transport.send(TEXT, frame)
+            transport.send(TEXT, frame)
         else:
-            self._in_time(robot, robot.weather, partial(robot.transport.send, TEXT, frame), inbound=False)
+            self._in_time(robot, robot.weather, partial(transport.send, TEXT, frame), inbound=False)
         return True
 
-    def receive(self, robot: Robot, frame: bytes) -> None:
-        if robot.weather is None:
-            self.hear(robot, frame)
-        else:
-            self._in_time(robot, robot.weather, partial(self.hear, robot, frame), inbound=True)
+    def stall(self, robot: Robot) -> None:
+        """Its server does not read: it is cut off."""
+        if robot.transport is not None:
+            self.stalled += 1
+            robot.transport.disconnect(graceful=False)
+
+    def hear_in_time(self, robot: Robot, weather: Weather, frame: bytes) -> None:
+        self._in_time(robot, weather, partial(self.hear, robot, frame), inbound=True)
 
     def _in_time(self, robot: Robot, weather: Weather, deed: Callable[[], object], inbound: bool) -> None:
         """Now, or when its network lets it through; never on another connection than this."""
