@@ -45,8 +45,8 @@ HarmActor = Callable[[ActorFault], Awaitable[None]]  # of the fleet under test
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A second of a run, for people who watch it and for the series. `phase` is connecting, running or
-    draining; counts are of all since the beginning. What the server does not tell is None."""
+    """A second of a run, for people who watch it and for the series. `phase` is connecting, settling, running
+    or draining; counts are of all since the beginning. What the server does not tell is None."""
 
     phase: str
     at_s: float
@@ -252,7 +252,7 @@ class Conductor:
         players = self._players
         fleets, watchers = players.fleet_reports(), players.watcher_reports()
         jobs = players.jobs.report if players.jobs else None
-        latency = latencies([each.beat_latency for each in watchers])
+        latency = players.beat_latency(conflated=False)
         return Moment(
             phase=phase,
             at_s=now - self._began_s if self._began_s else 0.0,

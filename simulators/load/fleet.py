@@ -159,13 +159,12 @@ class LoadFleet(Clocked):
 
     async def report(self, cursor: int) -> FleetReport:
         """What came before `cursor` is forgotten."""
-        state = await self._swarm.state()
         return FleetReport(
-            state.robots,
+            len(self._swarm.robots),
             int(np.count_nonzero(self._beating)),
             self._offered,
             self._sent,
-            state.reconnects,
+            self._swarm.reconnects,
             self._refusals(),
             self._lag.encoded(),
             self._words.since(cursor),
@@ -177,9 +176,6 @@ class LoadFleet(Clocked):
     def _refusals(self) -> dict[str, int]:
         reads = self._reader.refused if self._reader else {}
         return self._refused | {f"read: {why}": count for why, count in reads.items()}
-
-    async def unfinished(self) -> list[JobWord]:
-        return list(self._held.values())
 
     async def sent(self) -> Sent:
         return Sent(self._wheel.numbers.copy(), self._cuts)

@@ -13,7 +13,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from simulators.load.swarm import NEVER_NS, Observer, Robot, Swarm
 from simulators.load.swarm import log as swarm_log
-from simulators.robot import Connected, RobotProfile
+from simulators.robot import RobotProfile
 
 _socket_log = logging.getLogger("fleetcast.swarm.socket")  # picows logs the handshake, and the token in it
 AGAIN_S = 2.0
@@ -123,8 +123,7 @@ class GatewaySwarm(Swarm):
         """False for one that is gone for good."""
         if robot.away_until_ns == NEVER_NS:
             return False
-        robot.opened += 1
-        self.think(robot, Connected())
+        self.opened(robot)
         return True
 
     def is_connected(self, robot: Robot) -> bool:

@@ -187,7 +187,7 @@ class JobLoad(Clocked):
         self._lag = Latencies()
         self._waiting: deque[tuple[Planned, int]] = deque()
         self._posts: set[asyncio.Task[None]] = set()
-        self._offered = self._accepted = self._dropped = self._under_way = 0
+        self._offered = self._accepted = self._dropped = 0
         self._refused: dict[str, int] = {}
         self._main: asyncio.Task[None] | None = None
         self._all_due = self._stopped = False

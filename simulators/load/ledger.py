@@ -98,12 +98,19 @@ class Latest:
         """What it heard before still counts."""
 
     def hear(self, senders: Ints, numbers: Ints) -> None:
+        """In the order in which they came."""
         self._tally.received += len(senders)
-        for sender, number in zip(senders.tolist(), numbers.tolist(), strict=True):
-            last = int(self._last[sender])
-            self._tally.duplicated += number == last
-            self._tally.reordered += number < last
-            self._last[sender] = max(last, number)
+        if len(np.unique(senders)) == len(senders):
+            self._note(senders, numbers)
+            return
+        for place in range(len(senders)):
+            self._note(senders[place : place + 1], numbers[place : place + 1])
+
+    def _note(self, senders: Ints, numbers: Ints) -> None:
+        last = self._last[senders]
+        self._tally.duplicated += int(np.count_nonzero(numbers == last))
+        self._tally.reordered += int(np.count_nonzero(numbers < last))
+        self._last[senders] = np.maximum(last, numbers)
 
     def judge(self, sent: Ints, cuts: Mapping[int, Sequence[int]]) -> Tally:
         tally = msgspec.structs.replace(self._tally)

@@ -78,7 +78,6 @@ class Players:
         self.book = JobBook()
         self.seconds: dict[int, list[Second]] = {}
         self.clock_error_ms = 0.0
-        self._scenario = scenario
         where = (url, token)
         robots = [(_robots_of(name), fleet.count) for name, fleet in scenario.fleets.items()]
         self.watchers = []
@@ -189,16 +188,16 @@ class Players:
         jobs = [self.jobs.report.lag] if self.jobs and self.jobs.report else []
         return latencies([each.lag for each in self.fleet_reports()] + jobs)
 
+    def beat_latency(self, conflated: bool) -> Latencies:
+        """Of those who are told every heartbeat, or of those who are told the newest now and then."""
+        those = [each for each in self.watchers if (each.spec.conflate is not None) == conflated]
+        return latencies([each.report.beat_latency for each in those if each.report])
+
     def latencies(self) -> dict[str, Latencies]:
         reports = self.watcher_reports()
-        every: list[bytes] = []
-        few: list[bytes] = []
-        for each in self.watchers:
-            if each.report is not None:
-                (few if each.spec.conflate else every).append(each.report.beat_latency)
         return {
-            "heartbeat_to_watcher": latencies(every),
-            "heartbeat_to_conflated": latencies(few),
+            "heartbeat_to_watcher": self.beat_latency(conflated=False),
+            "heartbeat_to_conflated": self.beat_latency(conflated=True),
             "job_to_watcher": latencies([each.job_latency for each in reports]),
             "read": latencies([each.reads for each in self.fleet_reports()]),
             **self.book.latencies,

@@ -101,8 +101,7 @@ class Robot(WSListener):
         self.transport = transport
         transport.underlying_transport.set_write_buffer_limits(high=MAX_UNSENT_BYTES)
         self.connecting = False
-        self.opened += 1
-        self._swarm.think(self, Connected())
+        self._swarm.opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == TEXT:
@@ -150,7 +149,7 @@ class Swarm:
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._state = SwarmState(robots=robots)
-        self.stalled = 0
+        self.reconnects = self.stalled = 0
         self.held = 0  # what robots' networks have not let through yet
 
     async def start(self) -> None:
@@ -175,6 +174,11 @@ class Swarm:
 
     def transports(self) -> list[WSTransport]:
         return [robot.transport for robot in self.robots if robot.transport is not None]
+
+    def opened(self, robot: Robot) -> None:
+        self.reconnects += robot.opened > 0
+        robot.opened += 1
+        self.think(robot, Connected())
 
     # -- sending
 
@@ -228,7 +232,7 @@ class Swarm:
     async def state(self) -> SwarmState:
         self._state.connected = sum(map(self.is_connected, self.robots))
         self._state.completed = sum(robot.brain.completed for robot in self.robots)
-        self._state.reconnects = sum(max(0, robot.opened - 1) for robot in self.robots)
+        self._state.reconnects = self.reconnects
         self._state.failed = sum(robot.brain.failed for robot in self.robots)
         return self._state
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, chain
 from random import Random
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from fleet.events import JobStatusChanged, RobotStatusChanged
 from simulators.load import beats
+from simulators.load.beats import Floats, Ints
 from simulators.load.clock import Clocked
 from simulators.load.fleet import Sent
 from simulators.load.latency import Latencies
@@ -32,6 +33,7 @@ _socket_log.setLevel(logging.WARNING)
 MAX_CONNECTING = 50
 DIGEST_S = 0.05
 AGAIN_S = 1.0  # at most, before who was thrown out comes again
+NOT_OURS = -1
 KEEP_US = 30_000_000  # how long the time of an event is kept for watchers who hear of it later
 GARBAGE = (b"\x00\xff", b"{", b'{"type":"heartbeat"}', b"[" * 10_000)
 PATHS = {"metrics-stream": "metrics/stream"}
@@ -88,14 +90,16 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class _Watcher(WSListener):
-    def __init__(self, crowd: WatcherCrowd, number: int, robots: int, conflating: bool) -> None:
-        self.number = number
+    """What it reads at once came at one time."""
+
+    def __init__(self, crowd: WatcherCrowd, robots: int, conflating: bool) -> None:
         self.ledger: Ledger | Latest = Latest(robots) if conflating else Ledger(robots)
         self.jobs: dict[str, list[str]] = {}
         self.transport: WSTransport | None = None
         self.opened = 0
         self.place = ""
         self._crowd = crowd
+        self._frames: list[bytes] = []
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
@@ -104,14 +108,38 @@ class _Watcher(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.TEXT:
-            self._crowd.on_text(self, frame.get_payload_as_bytes())
-        elif frame.msg_type == WSMsgType.CLOSE:
+            self._frames.append(frame.get_payload_as_bytes())
+        if frame.last_in_buffer and self._frames:
+            frames, self._frames = self._frames, []
+            self._crowd.on_read(self, frames)
+        if frame.msg_type == WSMsgType.CLOSE:
             self._crowd.on_close(str(int(frame.get_close_code().value)))
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.transport = None
+
+
+_Read = tuple[_Watcher, int, list[bytes]]  # frames, and when they were read
+
+
+class _Beats:
+    """Heartbeats read from frames, each once: all watchers are sent the same bytes. Calling it gives each
+    frame's robot (NOT_OURS for what is no heartbeat of ours), CPU and memory."""
+
+    def __init__(self, read: Callable[[bytes], tuple[int, float, float]]) -> None:
+        self._read = read
+        self._places: dict[bytes, int] = {}
+        self._table: list[tuple[int, float, float]] = []
+
+    def __call__(self, frames: list[bytes]) -> tuple[Ints, Floats, Floats]:
+        for frame in set(frames).difference(self._places):
+            self._places[frame] = len(self._table)
+            self._table.append(self._read(frame))
+        places = np.fromiter(map(self._places.__getitem__, frames), dtype=np.int64, count=len(frames))
+        table = np.array(self._table, dtype=np.float64).reshape(-1, 3)[places]
+        return table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
 
 
 class WatcherCrowd(Clocked):
@@ -138,11 +166,9 @@ class WatcherCrowd(Clocked):
             for first, (name, robots) in zip(firsts, fleets, strict=False)
             for number in range(1, robots + 1)
         }
-        self._watchers = [
-            _Watcher(self, number, firsts[-1], spec.conflate is not None) for number in range(spec.count)
-        ]
+        self._watchers = [_Watcher(self, firsts[-1], spec.conflate is not None) for _ in range(spec.count)]
         self._connecting = asyncio.Semaphore(MAX_CONNECTING)
-        self._heard: list[tuple[_Watcher, int, bytes]] = []
+        self._heard: list[_Read] = []
         self._closed: Counter[str] = Counter()
         self._received = self._not_understood = self._gaps = 0
         self._beat_latency, self._job_latency = Latencies(), Latencies()
@@ -254,8 +280,8 @@ class WatcherCrowd(Clocked):
         if not self._going:
             self._closed[code] += 1
 
-    def on_text(self, watcher: _Watcher, frame: bytes) -> None:
-        self._heard.append((watcher, self.clock.now_us(), frame))
+    def on_read(self, watcher: _Watcher, frames: list[bytes]) -> None:
+        self._heard.append((watcher, self.clock.now_us(), frames))
 
     async def _keep(self, watcher: _Watcher) -> None:
         every_s = self._spec.every
@@ -319,13 +345,10 @@ class WatcherCrowd(Clocked):
         second = self.clock.now_us() // 1_000_000
         if second != self._second:
             self._end_second(second)
-        events = [
-            (watcher, at_us, plain)
-            for watcher, at_us, frame in heard
-            if (plain := self._plain(watcher, frame)) is not None
-        ]
-        self._received += len(events)
-        self._in_second += len(events)
+        events = [(watcher, at_us, self._plain(watcher, frames)) for watcher, at_us, frames in heard]
+        received = sum(len(frames) for _, _, frames in events)
+        self._received += received
+        self._in_second += received
         match self._spec.endpoint:
             case "robot-status":
                 self._digest_beats(events)
@@ -337,48 +360,53 @@ class WatcherCrowd(Clocked):
             self._seconds.add(Second(self._second, self._in_second, self._late_in_second.encoded()))
         self._second, self._in_second, self._late_in_second = second, 0, Latencies()
 
-    def _plain(self, watcher: _Watcher, frame: bytes) -> bytes | None:
-        """The event in a numbered message; its place is where this watcher goes on."""
+    def _plain(self, watcher: _Watcher, frames: list[bytes]) -> list[bytes]:
+        """The events in numbered messages; the place of the last is where this watcher goes on."""
         if not self._resumes:
-            return frame
-        message = _numbered(frame)
-        if message.epoch is not None:
-            watcher.place = f"{message.epoch}:{message.offset}"
-        self._gaps += message.type == "gap"
-        return bytes(message.data) if message.type not in ("hello", "gap", "snapshot", "error") else None
+            return frames
+        plain = []
+        for message in map(_numbered, frames):
+            if message.epoch is not None:
+                watcher.place = f"{message.epoch}:{message.offset}"
+            self._gaps += message.type == "gap"
+            if message.type not in ("hello", "gap", "snapshot", "error"):
+                plain.append(bytes(message.data))
+        return plain
 
-    def _digest_beats(self, heard: list[tuple[_Watcher, int, bytes]]) -> None:
-        known: dict[bytes, tuple[int, float, float] | None] = {}  # all watchers are sent the same bytes
-        rows: dict[_Watcher, list[tuple[int, float, float, int]]] = {}
-        for watcher, at_us, frame in heard:
-            if frame not in known:
-                known[frame] = self._read_beat(frame)
-            if (beat := known[frame]) is not None:
-                rows.setdefault(watcher, []).append((*beat, at_us))
-        for watcher, events in rows.items():
-            table = np.array(events)
-            received_us = np.array([event[3] for event in events], dtype=np.int64)
-            watcher.ledger.hear(table[:, 0].astype(np.int64), beats.numbers_of(table[:, 1]))
+    def _digest_beats(self, heard: list[_Read]) -> None:
+        by_watcher: dict[_Watcher, list[_Read]] = {}
+        for read in heard:
+            by_watcher.setdefault(read[0], []).append(read)
+        beats_of = _Beats(self._read_beat)
+        for watcher, reads in by_watcher.items():
+            frames = list(chain.from_iterable(frames for _, _, frames in reads))
+            robots, cpu, memory = beats_of(frames)
+            ours = robots != NOT_OURS
+            watcher.ledger.hear(robots[ours], beats.numbers_of(cpu[ours]))
             if self._measures:
-                late_us = beats.latencies_us(table[:, 2], received_us)
+                times = np.array([at_us for _, at_us, _ in reads], dtype=np.int64)
+                received_us = np.repeat(times, [len(frames) for _, _, frames in reads])
+                late_us = beats.latencies_us(memory[ours], received_us[ours])
                 self._beat_latency.record(late_us)
-                self._late_in_second.record(late_us)
+                if self._spec.conflate is None:  # else it waits on purpose
+                    self._late_in_second.record(late_us)
 
-    def _read_beat(self, frame: bytes) -> tuple[int, float, float] | None:
-        """None for what is no heartbeat of ours."""
+    def _read_beat(self, frame: bytes) -> tuple[int, float, float]:
         try:
             event = _robot(frame)
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._not_understood += 1
-            return None
+            return NOT_OURS, 0.0, 0.0
         robot = self._robots.get(event.robot_id)
         if robot is None or event.status not in ("idle", "busy", "error") or event.memory_mb == 0:
-            return None
+            return NOT_OURS, 0.0, 0.0
         return robot, event.cpu_percent, event.memory_mb
 
-    def _digest_jobs(self, heard: list[tuple[_Watcher, int, bytes]]) -> None:
+    def _digest_jobs(self, heard: list[_Read]) -> None:
         late = []
-        for watcher, at_us, frame in heard:
+        for watcher, at_us, frame in (
+            (who, at_us, frame) for who, at_us, frames in heard for frame in frames
+        ):
             try:
                 event = _job(frame)
             except (msgspec.DecodeError, UnicodeDecodeError):
