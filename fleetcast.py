@@ -27,11 +27,12 @@ from rich.console import Console
 from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
-from simulators.load.cli import Stage, Where, load_app
+from simulators.load.cli import Where, load_app
 
 if TYPE_CHECKING:
     from actors.attachment import Attachment
     from api.settings import Settings
+    from simulators.load.stage import Stage
     from simulators.scenario import ActorFault, Scenario
 
 __all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main"]
@@ -676,10 +677,9 @@ async def _harm_actor(supervisor: Any, fault: ActorFault) -> None:
 @contextlib.contextmanager
 def _stage(where: Where, plan: Scenario) -> Iterator[Stage]:
     """For a load test: a server that answers, and a Ray whose nodes make the load."""
-    import uvloop
-
-    from actors.supervisor import Supervisor
+    from actors.supervisor import SERVER_ACTORS, Supervisor
     from fleet.limits import Limits
+    from simulators.load.stage import Stage
 
     namespace = f"fleetcast-load-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undo:
@@ -690,7 +690,14 @@ def _stage(where: Where, plan: Scenario) -> Iterator[Stage]:
         else:
             url, token = _client(where.url, where.token, "operator", plan.lasts_s + 3_600)
         harm = partial(_harm_actor, supervisor) if where.serve else None
-        yield Stage(url, token, supervisor.simulator, harm, uvloop.run)
+        everywhere = supervisor.simulator_everywhere
+        yield Stage(url, token, supervisor.simulator, everywhere, frozenset(SERVER_ACTORS), harm)
+
+
+def _run_loop(work: Any) -> Any:
+    import uvloop
+
+    return uvloop.run(work)
 
 
 @app.command()
@@ -710,7 +717,7 @@ def down(
     out.print(f"fleetcast: stopped {ended} actors")
 
 
-app.add_typer(load_app(_stage, out, version("fleetcast")), name="load")
+app.add_typer(load_app(_stage, _run_loop, out, version("fleetcast")), name="load")
 
 if __name__ == "__main__":
     main()

@@ -26,6 +26,9 @@ from fleet.limits import Limits
 JOB_STORE = "job-store"
 REGISTRY = "robot-registry"
 START_S = 120.0
+SERVER_ACTORS = tuple(
+    role.__name__ for role in (JobStoreRoom, RegistryRoom, Broadcaster, MetricsBroadcaster)
+)  # Ray names their processes so
 
 
 def broadcaster_name(feed: str) -> str:
@@ -106,9 +109,22 @@ class Supervisor(msgspec.Struct):
     def client(self) -> FleetClient:
         return FleetClient(self.start(), self.limits, self.version)
 
-    def simulator(self, name: str, role: type, *args: Any) -> Any:
+    def simulator(self, name: str, role: type, *args: Any) -> RayRoom:
         """An actor of `role`, which ends with its driver; its methods are called as if it were here."""
-        self._held.append(self._make(name, role, args, lifetime=None, max_restarts=0))
+        return self._simulator(name, role, args, "SPREAD")
+
+    def simulator_everywhere(self, name: str, role: type, *args: Any) -> list[RayRoom]:
+        """One on each node that is there."""
+        known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        nodes = [node["NodeID"] for node in known if node["Alive"]]
+        return [
+            self._simulator(f"{name}-{node}", role, args, NodeAffinitySchedulingStrategy(node, soft=False))
+            for node in nodes
+        ]
+
+    def _simulator(self, name: str, role: type, args: tuple[Any, ...], strategy: Any) -> RayRoom:
+        options = {"lifetime": None, "max_restarts": 0, "scheduling_strategy": strategy}
+        self._held.append(self._make(name, role, args, **options))
         return RayRoom(name, self.namespace)
 
     def kill(self, name: str) -> None:

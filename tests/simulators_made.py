@@ -12,6 +12,8 @@ from simulators.load.beats import Ints
 from simulators.load.conductor import Moment, Performance
 from simulators.load.latency import Latencies
 from simulators.load.outcome import Generator, JobFigures, Outcome, Rates, Verdict
+from simulators.load.usage import NodeUsage, Used
+from simulators.load.usage_log import MIB, UsageLog
 
 SECONDS = [(at_s, 100 + at_s, 5.0, 9.0 + at_s, 12.0) for at_s in range(10)]
 
@@ -27,6 +29,7 @@ def performance(
     values = np.arange(1_000, 1_001_000, 1_000) if latencies_us is None else latencies_us
     latencies.record(values)
     summary = latencies.summary()
+    usage = usage_log()
     outcome = Outcome(
         name=name,
         started_at="2026-03-04T05:06:07.890Z",
@@ -57,6 +60,7 @@ def performance(
         gaps=0,
         not_understood=0,
         generator=Generator({"p99": 1.0}, 0.0),
+        usage=usage.figures(10, 10 * 2_048),
         thresholds=[Verdict("events_lost", "== 0", 0.0, True)],
         version="0.0.0-test",
     )
@@ -67,8 +71,28 @@ def performance(
         msgspec.structs.replace(outcome, **changed),
         pl.DataFrame(moments),
         pl.DataFrame(seconds, schema, orient="row"),
+        usage.frame(),
         {"heartbeat_to_watcher": latencies},
     )
+
+
+def usage_log() -> UsageLog:
+    """Of two nodes with four cores: a server that keeps one and a half busy on the first, and grows by 1 MiB
+    when ten robots come; a generator that keeps a quarter busy on each."""
+    log = UsageLog()
+    log.note(-2.0, [_node("a", -2.0, server_mib=100), _node("b", -2.0)])
+    log.before_robots()
+    log.note(-1.0, [_node("a", -1.0, server_mib=101), _node("b", -1.0)])
+    log.begin()
+    for at_s in range(10):
+        log.note(float(at_s), [_node("a", float(at_s), server_mib=101 + at_s), _node("b", float(at_s))])
+    return log
+
+
+def _node(name: str, at_s: float, server_mib: int | None = None) -> NodeUsage:
+    ran_s = at_s + 2.0
+    server = Used() if server_mib is None else Used(3, 1.5 * ran_s, server_mib * MIB)
+    return NodeUsage(name, at_s, 4, 2.0 * ran_s, 1_000 * MIB, server, Used(2, 0.25 * ran_s, 50 * MIB))
 
 
 def _moment(at_s: int) -> Moment:

@@ -16,10 +16,9 @@ from rich.table import Table
 from fleet.errors import Misuse, Unavailable
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
-    from simulators.load.conductor import HarmActor
     from simulators.load.limit import LimitSearch
     from simulators.load.outcome import Outcome
-    from simulators.load.players import Spawn
+    from simulators.load.stage import Stage
     from simulators.scenario import Scenario
 
 FIND_S = "30s"
@@ -36,18 +35,8 @@ class Where:
     num_cpus: int = 2
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A server that answers, and where actors can be made."""
-
-    url: str
-    token: str
-    spawn: Spawn
-    harm_actor: HarmActor | None
-    run: Callable[[Any], Any]  # an event loop for a coroutine
-
-
-SetStage = Callable[[Where, Any], AbstractContextManager[Stage]]  # for a Scenario
+SetStage = Callable[[Where, Any], AbstractContextManager["Stage"]]  # for a Scenario
+RunLoop = Callable[[Any], Any]  # an event loop for a coroutine
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
 Url = Annotated[
@@ -77,13 +66,23 @@ class _RunUnlessNamed(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def load_app(set_stage: SetStage, out: Console, version: str) -> typer.Typer:
+def load_app(set_stage: SetStage, run_loop: RunLoop, out: Console, version: str) -> typer.Typer:
     app = typer.Typer(
         cls=_RunUnlessNamed,
         no_args_is_help=True,
         help="Load-test a fleet: `fleetcast load SCENARIO`. Exit code 0: all thresholds met, 1: not, "
         "2: no valid result.",
     )
+
+    def perform(where: Where, plan: Scenario, folder: Path, drain_s: float, results: Path) -> Outcome:
+        from simulators.load import command
+
+        with set_stage(where, plan) as stage:
+            try:
+                outcome: Outcome = run_loop(command.run(plan, folder, stage, drain_s, results, out, version))
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                raise Unavailable("stopped before the results were written") from None
+        return outcome
 
     @app.command()
     def run(
@@ -101,7 +100,7 @@ def load_app(set_stage: SetStage, out: Console, version: str) -> typer.Typer:
         """Run a scenario, and say what came of it."""
         where = _where(url, token, serve, address, num_cpus)
         plan = _plan(scenario, robots, duration)
-        outcome = _perform(set_stage, where, plan, scenario.parent, drain, results, out, version)
+        outcome = perform(where, plan, scenario.parent, drain, results)
         raise typer.Exit(outcome.exit_code)
 
     @app.command(name="compare")
@@ -145,7 +144,7 @@ def load_app(set_stage: SetStage, out: Console, version: str) -> typer.Typer:
         while (robots := search.next_robots) is not None:
             out.print(f"fleetcast: trying {robots:,} robots", markup=False)
             tried = scaled.with_robots(plan, robots)
-            outcome = _perform(set_stage, where, tried, scenario.parent, drain, results, out, version)
+            outcome = perform(where, tried, scenario.parent, drain, results)
             if not outcome.complete:
                 raise Unavailable(f"the search ended early: {'; '.join(outcome.incomplete_because)}")
             tries.append((robots, outcome))
@@ -175,27 +174,6 @@ def _plan(file: Path, robots: int | None, duration: str | None) -> Scenario:
         return scaled.within(plan, seconds(duration))
     except ValueError as error:
         raise Misuse(f"--duration: {error}") from None
-
-
-def _perform(
-    set_stage: SetStage,
-    where: Where,
-    plan: Scenario,
-    folder: Path,
-    drain_s: float,
-    results: Path,
-    out: Console,
-    version: str,
-) -> Outcome:
-    from simulators.load import command
-
-    with set_stage(where, plan) as stage:
-        place = (plan, folder, stage.url, stage.token, stage.spawn, stage.harm_actor)
-        try:
-            outcome: Outcome = stage.run(command.run(*place, drain_s, results, out, version))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            raise Unavailable("stopped before the results were written") from None
-    return outcome
 
 
 def _split(objective: str) -> tuple[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from simulators.load import outcome
 from simulators.load.latency import Latencies
 from simulators.load.ledger import Tally
 from simulators.load.outcome import Generator, JobFigures, Outcome, Rates
-from simulators.load.players import Players, Spawn, added
+from simulators.load.players import Players, added
 from simulators.load.server import Server
+from simulators.load.stage import Stage
+from simulators.load.usage_log import UsageLog
 from simulators.load.watchers import latencies
 from simulators.scenario import (
     ActorFault,
@@ -41,7 +43,6 @@ CALM_FACTOR = 1.1
 SETTLE_S = 2.0  # without an event, before nothing more is expected
 GONE_S = 15.0  # without an answer, before a server is given up
 TERMINAL = ("completed", "failed", "cancelled")
-HarmActor = Callable[[ActorFault], Awaitable[None]]  # of the fleet under test
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -72,40 +73,40 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Performance(msgspec.Struct, frozen=True):
-    """`frame` has a row per Moment, `seconds` one per second in which something was received."""
+    """`frame` has a row per Moment, `seconds` one per second in which something was received, `usage` one per
+    node and second."""
 
     outcome: Outcome
     frame: pl.DataFrame
     seconds: pl.DataFrame
+    usage: pl.DataFrame
     latencies: dict[str, Latencies]
 
 
 class Conductor:
-    """`spawn` makes an actor of a class, here or anywhere; `tell` hears of each second."""
+    """`tell` hears of each second."""
 
     def __init__(
         self,
         scenario: Scenario,
         folder: Path,
-        url: str,
-        token: str,
-        spawn: Spawn,
-        harm_actor: HarmActor | None,
+        stage: Stage,
         tell: Callable[[Moment], None],
         drain_s: float,
         version: str,
     ) -> None:
         self._scenario = scenario
         self._folder = folder
-        self._server = Server(url, token)
-        self._make_players = partial(Players, scenario, folder, url, token, spawn, secrets.token_hex(4))
-        self._harm_actor = harm_actor
+        self._server = Server(stage.url, stage.token)
+        self._make_players = partial(Players, scenario, folder, stage, secrets.token_hex(4))
+        self._harm_actor = stage.harm_actor
         self._tell = tell
         self._drain_s = drain_s
         self._version = version
         self._moments: list[Moment] = []
         self._began_s = self._ended_s = self._answered = self._quiet_since = 0.0
         self._events = 0
+        self._usage = UsageLog()
         self._reasons: list[str] = []  # why it did not come to its end
         self._faults: list[asyncio.Future[None]] = []
 
@@ -154,6 +155,7 @@ class Conductor:
         await players.agree_on_time()
         await players.start_watchers()
         await self._wait_until("watchers", lambda: all(each.there for each in players.watchers), stop)
+        self._usage.before_robots()
         await players.start_fleets()
         await self._wait_until("robots", lambda: all(each.there for each in players.fleets), stop)
 
@@ -187,6 +189,7 @@ class Conductor:
         await self._settle(stop)
         await self._players.measure()
         self._first = self._last = await self._look("connecting")
+        self._usage.begin()
         self._began_s = self._answered = time.monotonic()
         await self._players.start_jobs(time.monotonic_ns() // 1_000)
         self._faults = [asyncio.ensure_future(self._harm(fault)) for fault in self._scenario.faults]
@@ -237,8 +240,11 @@ class Conductor:
     # -- each second
 
     async def _look(self, phase: str) -> Moment:
-        counts, _ = await asyncio.gather(self._server.counts(), self._players.look())
+        counts, _, usage = await asyncio.gather(
+            self._server.counts(), self._players.look(), self._players.usage()
+        )
         now = time.monotonic()
+        self._usage.note(now - self._began_s, usage)
         if counts is not None:
             self._answered = now
         if (events := self._players.events()) != self._events:
@@ -327,11 +333,13 @@ class Conductor:
                 gaps=sum(each.gaps for each in reports),
                 not_understood=sum(each.not_understood for each in reports),
                 generator=Generator(lag, players.clock_error_ms),
+                usage=self._usage.figures(scenario.robots, sum(each.memory for each in fleets)),
                 thresholds=outcome.verdicts(scenario, measured),
                 version=self._version,
             ),
             pl.DataFrame(list(map(msgspec.structs.asdict, self._moments)), infer_schema_length=None),
             self._seconds(),
+            self._usage.frame(),
             named,
         )
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from simulators.load.conductor import Moment
 from simulators.load.outcome import Outcome
+from simulators.load.usage_log import SideFigures
 
 PLAIN_EVERY_S = 10.0
 VERDICTS = {0: "[green]met[/]", 1: "[red]NOT MET[/]", 2: "[yellow]INVALID[/]"}  # by exit code
@@ -93,6 +94,12 @@ def milliseconds(value: float) -> str:
     return f"{value:,.1f}" if value < 1_000 else f"{value:,.0f}"
 
 
+def _sides(outcome: Outcome) -> list[tuple[str, SideFigures]]:
+    usage = outcome.usage
+    sides = (("server uses", usage.server), ("generator uses", usage.generator)) if usage else ()
+    return [(name, each) for name, each in sides if each is not None]
+
+
 def tell_outcome(out: Console, outcome: Outcome) -> None:
     beats, jobs = outcome.beats, outcome.jobs
     figures = Table(
@@ -116,6 +123,10 @@ def tell_outcome(out: Console, outcome: Outcome) -> None:
             "jobs failed, unfinished, lost", f"{jobs.failed:,}, {jobs.unfinished:,}, {jobs.lost:,}"
         )
     figures.add_row("generator late, p99", f"{outcome.generator.lag_ms.get('p99', 0):.1f} ms")
+    for side, used in _sides(outcome):
+        robot = "" if used.kib_per_robot is None else f", {used.kib_per_robot:,.1f} KiB a robot"
+        memory = f"{used.memory_mib_first:,.0f} MiB at first, {used.memory_mib_last:,.0f} at last"
+        figures.add_row(side, f"{used.cpu_cores:.2f} cores, {memory}{robot}")
     out.print(figures)
     if outcome.latencies_ms:
         latencies = Table()

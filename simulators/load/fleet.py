@@ -18,6 +18,7 @@ from simulators.load.gateways import GatewaySwarm
 from simulators.load.latency import Latencies
 from simulators.load.reader import Reader
 from simulators.load.swarm import NEVER_NS, Robot, Swarm
+from simulators.load.usage import memory_of_this_process
 from simulators.load.weather import Weather
 from simulators.load.words import Words
 from simulators.robot import LOST, RobotProfile
@@ -47,7 +48,7 @@ class JobWord(msgspec.Struct, frozen=True):
 class FleetReport(msgspec.Struct, frozen=True):
     """Counts since the beginning. `connected`: and registered. `offered` beats were due, `sent` went to a
     connection; `lag` is how late they went, in an encoded histogram. `words` are those on jobs from the one
-    that was asked for."""
+    that was asked for; `memory` is what its process holds more than before the robots were made, in bytes."""
 
     robots: int
     connected: int
@@ -60,6 +61,7 @@ class FleetReport(msgspec.Struct, frozen=True):
     stalled: int
     held: int
     reads: bytes
+    memory: int
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -84,6 +86,7 @@ class LoadFleet(Clocked):
         first: int,
     ) -> None:
         super().__init__()
+        self._memory_before = memory_of_this_process()
         profile = RobotProfile(
             speed=fleet.speed,
             failure_probability=fleet.failure_probability,
@@ -171,6 +174,7 @@ class LoadFleet(Clocked):
             self._swarm.stalled,
             self._swarm.held,
             self._reader.latency.encoded() if self._reader else Latencies().encoded(),
+            memory_of_this_process() - self._memory_before,
         )
 
     def _refusals(self) -> dict[str, int]:

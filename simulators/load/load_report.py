@@ -11,6 +11,7 @@ from simulators.load.conductor import Performance
 from simulators.load.console import milliseconds
 from simulators.load.latency import Latencies
 from simulators.load.outcome import Outcome
+from simulators.load.usage_log import SideFigures, UsageFigures
 from simulators.report import Page, Plot, Table
 
 MOST_POINTS = 2_000  # a line on a screen has no more
@@ -75,6 +76,8 @@ def _tables(outcome: Outcome) -> list[Table]:
             )
         )
     tables.append(Table("Counts", ["", "count"], _counts(outcome)))
+    if outcome.usage is not None:
+        tables.append(_usage(outcome.usage))
     errors = {
         **{f"robots: refused with {code}": count for code, count in outcome.robots_refused.items()},
         **{f"watchers: closed with {code}": count for code, count in outcome.watchers_closed.items()},
@@ -114,6 +117,33 @@ def _counts(outcome: Outcome) -> list[list[str]]:
             "jobs duplicated": jobs.duplicated,
         }
     return [[what, f"{count:,}"] for what, count in counts.items()]
+
+
+def _usage(usage: UsageFigures) -> Table:
+    rows = [
+        [name, f"{each.cpu_cores:.2f}", _mib(each), _kib(each)]
+        for name, each in (("server", usage.server), ("generator", usage.generator))
+        if each is not None
+    ]
+    rows += [
+        [
+            f"node {each.node}, all of it",
+            f"{each.cpu_cores:.2f} of {each.cores}",
+            f"{each.memory_mib_max:,.0f}",
+            "",
+        ]
+        for each in usage.nodes
+    ]
+    heads = ["", "cores busy", "memory at first, last and most, MiB", "KiB a robot"]
+    return Table("CPU and memory", heads, rows)
+
+
+def _mib(side: SideFigures) -> str:
+    return f"{side.memory_mib_first:,.0f}, {side.memory_mib_last:,.0f}, {side.memory_mib_max:,.0f}"
+
+
+def _kib(side: SideFigures) -> str:
+    return "" if side.kib_per_robot is None else f"{side.kib_per_robot:,.1f}"
 
 
 def _plots(performance: Performance) -> list[Plot]:
@@ -157,11 +187,25 @@ def _plots(performance: Performance) -> list[Plot]:
                 report.areas(moments, "at_s", ["idle", "busy", "offline"], "robots"),
             )
         )
+    if len(performance.usage):
+        plots += _usage_plots(performance.usage)
     return plots
 
 
+def _usage_plots(usage: pl.DataFrame) -> list[Plot]:
+    """Of all nodes together."""
+    cpu = {"server_cpu_cores": "server", "generator_cpu_cores": "generator", "cpu_cores": "all"}
+    memory = {"server_mib": "server", "generator_mib": "generator"}
+    total = _thinned(usage.group_by("at_s", maintain_order=True).agg(pl.exclude("node", "at_s").sum()))
+    return [
+        Plot(title, "On all our nodes.", report.lines(of.rename(names), "at_s", list(names.values()), unit))
+        for title, names, unit in (("CPU", cpu, "cores busy"), ("Memory", memory, "MiB"))
+        for of in [total.select("at_s", *names)]
+    ]
+
+
 def _running(performance: Performance) -> pl.DataFrame:
-    return performance.frame.filter(pl.col("phase") != "connecting")
+    return performance.frame.filter(~pl.col("phase").is_in(["connecting", "settling"]))
 
 
 def _thinned(table: pl.DataFrame) -> pl.DataFrame:

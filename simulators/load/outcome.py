@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from simulators.load.ledger import Tally
+from simulators.load.usage_log import UsageFigures
 from simulators.scenario import Scenario, Threshold
 
 MOST_LAG_MS = 100.0  # of the generator, at its p99
@@ -88,6 +89,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int
     not_understood: int
     generator: Generator
+    usage: UsageFigures | None
     thresholds: list[Verdict]
     version: str
 

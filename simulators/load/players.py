@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from simulators.load.fleet import FleetReport, LoadFleet, Sent
 from simulators.load.job_book import JobBook
 from simulators.load.job_load import JobLoad, JobsReport
 from simulators.load.latency import Latencies
+from simulators.load.stage import Stage
+from simulators.load.usage import NodeUsage, UsageSampler
 from simulators.load.watchers import (
     Judged,
     Origin,
@@ -29,7 +31,6 @@ from simulators.scenario import Fleet, Scenario, Watchers
 
 ROBOTS_PER_ACTOR = {"sockets": 5_000, "gateways": 50_000}
 WATCHERS_PER_ACTOR = 250
-Spawn = Callable[..., Any]  # (name, class, *arguments) -> the actor, or what looks like it
 
 
 class FleetPlayer(msgspec.Struct):
@@ -70,15 +71,13 @@ class JobsPlayer(msgspec.Struct):
 
 
 class Players:
-    """Made by `spawn`, under names that begin with `run`."""
+    """Their names begin with `run`."""
 
-    def __init__(
-        self, scenario: Scenario, folder: Path, url: str, token: str, spawn: Spawn, run: str
-    ) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, stage: Stage, run: str) -> None:
         self.book = JobBook()
         self.seconds: dict[int, list[Second]] = {}
         self.clock_error_ms = 0.0
-        where = (url, token)
+        where, spawn = (stage.url, stage.token), stage.spawn
         robots = [(_robots_of(name), fleet.count) for name, fleet in scenario.fleets.items()]
         self.watchers = []
         for name, spec in scenario.watchers.items():
@@ -98,6 +97,8 @@ class Players:
         if scenario.jobs is not None:
             what = (scenario.jobs, scenario.load, scenario.seed, str(folder), run)
             self.jobs = JobsPlayer(spawn(f"{run}-jobs", JobLoad, *where, *what))
+        sides = (stage.server_actors, frozenset(role.__name__ for role in (WatcherCrowd, LoadFleet, JobLoad)))
+        self._samplers = stage.spawn_everywhere(f"{run}-usage", UsageSampler, stage.url, *sides)
 
     def _actors(self) -> list[Any]:
         jobs = [self.jobs.actor] if self.jobs else []
@@ -145,6 +146,11 @@ class Players:
             *(self._look_at_watchers(each) for each in self.watchers),
             self._look_at_jobs(),
         )
+
+    async def usage(self) -> list[NodeUsage]:
+        """Of each node that can say."""
+        samples = await asyncio.gather(*(each.sample() for each in self._samplers), return_exceptions=True)
+        return [sample for sample in samples if isinstance(sample, NodeUsage)]
 
     async def _look_at_fleet(self, fleet: FleetPlayer) -> None:
         report: FleetReport = await fleet.actor.report(fleet.cursor)

@@ -40,6 +40,7 @@ def write(folder: Path, performance: Performance, report: Callable[[Performance]
         "latency.hgrm": lambda path: path.write_bytes(performance.latencies[HGRM].hgrm()),
         "series.parquet": lambda path: performance.frame.write_parquet(path),
         "seconds.parquet": lambda path: performance.seconds.write_parquet(path),
+        "usage.parquet": lambda path: performance.usage.write_parquet(path),
         "report.html": lambda path: path.write_text(report(performance), encoding="utf-8"),
     }
     missing = []

@@ -13,6 +13,7 @@ from conftest import World
 from fleet.errors import Misuse, Unavailable
 from simulators.load.conductor import Conductor, Moment, Performance
 from simulators.load.outcome import Outcome
+from simulators.load.stage import Stage
 from simulators.scenario_file import scenario_of
 
 SMALL = """\
@@ -45,15 +46,22 @@ def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
 
+def stage(port: int, token: str) -> Stage:
+    """Everybody is an object here."""
+    return Stage(
+        f"http://127.0.0.1:{port}",
+        token,
+        lambda name, role, *args: role(*args),
+        lambda name, role, *args: [role(*args)],
+    )
+
+
 async def perform(world: World, text: str = SMALL, **given: Any) -> tuple[Performance, list[Moment]]:
     moments: list[Moment] = []
     conductor = Conductor(
         scenario_of(text.encode(), "small.yaml"),
         Path(),
-        f"http://127.0.0.1:{given.get('port', world.port)}",
-        given.get("token", world.token("operator")),
-        lambda name, role, *args: role(*args),
-        None,
+        stage(given.get("port", world.port), given.get("token", world.token("operator"))),
         moments.append,
         drain_s=10.0,
         version="0.0.0-test",
@@ -219,10 +227,7 @@ async def test_a_generator_that_starves_says_so(world: World, monkeypatch: pytes
     conductor = Conductor(
         scenario_of((QUIET + "  robots: {endpoint: robot-status, count: 1}\n").encode(), "quiet.yaml"),
         Path(),
-        f"http://127.0.0.1:{world.port}",
-        world.token("operator"),
-        lambda name, role, *args: role(*args),
-        None,
+        stage(world.port, world.token("operator")),
         lambda moment: time.sleep(0.15),
         drain_s=1.0,
         version="0.0.0-test",

@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from fleet.errors import Misuse, Unavailable
 from simulators.load import outcome, results
-from simulators.load.cli import Stage, Where, load_app
+from simulators.load.cli import Where, load_app
 from simulators.load.outcome import Outcome
+from simulators.load.stage import Stage
 from simulators.scenario import Scenario
 
 SCENARIO = """\
@@ -42,12 +43,12 @@ class Bench:
         self.file = folder / "yard.yaml"
         self.file.write_text(SCENARIO)
         monkeypatch.setattr("simulators.load.command.run", self._run)
-        self._app = load_app(self._stage, Console(file=self.told, width=200), "0.0.0-test")
+        self._app = load_app(self._stage, asyncio.run, Console(file=self.told, width=200), "0.0.0-test")
 
     @contextlib.contextmanager
     def _stage(self, where: Where, plan: Scenario) -> Iterator[Stage]:
         self.wheres.append(where)
-        yield Stage("http://x", "token", lambda *args: None, None, asyncio.run)
+        yield Stage("http://x", "token", lambda *args: None, lambda *args: [])
 
     async def _run(self, scenario: Scenario, *rest: Any) -> Outcome:
         self.ran.append((scenario.robots, scenario.lasts_s))

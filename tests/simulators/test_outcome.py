@@ -41,6 +41,7 @@ def made(**changed: Any) -> Outcome:
         "robots_refused": {},
         "watchers_closed": {},
         "generator": Generator({}, 0.0),
+        "usage": None,
         "thresholds": [],
         "version": "0",
     }

@@ -1,0 +1,130 @@
+"""What a run's samples of CPU and memory come to: by node, by side, by robot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import msgspec
+import polars as pl
+
+from simulators.load.usage import NodeUsage, Used
+
+MIB, KIB = 2**20, 2**10
+COLUMNS = {
+    "at_s": pl.Float64,
+    "node": pl.String,
+    "cpu_cores": pl.Float64,
+    "memory_mib": pl.Float64,
+    "server_cpu_cores": pl.Float64,
+    "server_mib": pl.Float64,
+    "generator_cpu_cores": pl.Float64,
+    "generator_mib": pl.Float64,
+}
+
+
+class SideFigures(msgspec.Struct, frozen=True):
+    """While the scenario played. `cpu_cores`: in use on average; `kib_per_robot`: memory that came with the
+    robots, None without robots."""
+
+    processes: int
+    cpu_cores: float
+    memory_mib_first: float
+    memory_mib_last: float
+    memory_mib_max: float
+    kib_per_robot: float | None
+
+
+class NodeFigures(msgspec.Struct, frozen=True):
+    """Of all that ran on the node."""
+
+    node: str
+    cores: int
+    cpu_cores: float
+    memory_mib_max: float
+
+
+class UsageFigures(msgspec.Struct, frozen=True):
+    """A side is None if none of its processes is on a node of ours."""
+
+    server: SideFigures | None
+    generator: SideFigures | None
+    nodes: list[NodeFigures]
+
+
+class UsageLog:
+    """`note` takes a sample of each node; a figure of CPU needs two."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, NodeUsage] = {}
+        self._rows: list[tuple[float, str, float, float, float, float, float, float]] = []
+        self._server_before = self._server_robots = 0
+
+    def note(self, at_s: float, samples: Sequence[NodeUsage]) -> None:
+        for now in samples:
+            before, self._last[now.node] = self._last.get(now.node), now
+            span_s = now.at_s - before.at_s if before else 0.0
+            if before is None or span_s <= 0:
+                continue
+            cores = [
+                max(0.0, used - used_before) / span_s
+                for used, used_before in (
+                    (now.busy_s, before.busy_s),
+                    (now.server.cpu_s, before.server.cpu_s),
+                    (now.generator.cpu_s, before.generator.cpu_s),
+                )
+            ]
+            row = (at_s, now.node, cores[0], now.memory / MIB)
+            self._rows.append((*row, cores[1], now.server.memory / MIB, cores[2], now.generator.memory / MIB))
+
+    def before_robots(self) -> None:
+        """The newest samples are of a server without them."""
+        self._server_before = self._memory("server")
+
+    def begin(self) -> None:
+        """The newest samples are the first of what counts; all robots are there."""
+        self._rows.clear()
+        self._server_robots = self._memory("server") - self._server_before
+
+    def _memory(self, side: str) -> int:
+        return sum(getattr(each, side).memory for each in self._last.values())
+
+    def frame(self) -> pl.DataFrame:
+        """A row for each node and sample."""
+        return pl.DataFrame(self._rows, COLUMNS, orient="row")
+
+    def figures(self, robots: int, generator_robots: int) -> UsageFigures | None:
+        """`generator_robots`: bytes that the generator holds for them. None without samples."""
+        frame = self.frame()
+        if frame.is_empty():
+            return None
+        return UsageFigures(
+            self._side("server", frame, robots, self._server_robots),
+            self._side("generator", frame, robots, generator_robots),
+            [
+                NodeFigures(
+                    node,
+                    self._last[node].cores,
+                    round(fmean(rows["cpu_cores"]), 3),
+                    round(max(rows["memory_mib"]), 1),
+                )
+                for (node,), rows in frame.group_by("node", maintain_order=True)
+            ],
+        )
+
+    def _side(self, side: str, frame: pl.DataFrame, robots: int, of_robots: int) -> SideFigures | None:
+        used: list[Used] = [getattr(each, side) for each in self._last.values()]
+        if not any(each.processes for each in used):
+            return None
+        total = frame.group_by("at_s", maintain_order=True).agg(
+            pl.col(f"{side}_cpu_cores").sum(), pl.col(f"{side}_mib").sum()
+        )
+        memory = total[f"{side}_mib"].round(1).to_list()
+        return SideFigures(
+            processes=sum(each.processes for each in used),
+            cpu_cores=round(fmean(total[f"{side}_cpu_cores"]), 3),
+            memory_mib_first=memory[0],
+            memory_mib_last=memory[-1],
+            memory_mib_max=max(memory),
+            kib_per_robot=round(of_robots / KIB / robots, 2) if robots else None,
+        )
