@@ -107,7 +107,8 @@ class Conductor:
         self._began_s = self._ended_s = self._answered = self._quiet_since = 0.0
         self._events = 0
         self._usage = UsageLog()
-        self._reasons: list[str] = []  # why it did not come to its end
+        self._reasons: list[str] = []  # why it is not all that the scenario says
+        self._given_up = False
         self._faults: list[asyncio.Future[None]] = []
 
     async def perform(self, stop: asyncio.Event) -> Performance:
@@ -203,7 +204,15 @@ class Conductor:
         await self._players.hush()
 
     async def _harm(self, fault: Fault) -> None:
+        """A run without what it was to be hard to do would say nothing."""
         await asyncio.sleep(max(0.0, self._began_s + fault.at - time.monotonic()))
+        try:
+            await self._make(fault)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            self._reasons.append(f"the fault {fault.kind} at {fault.at:g} s could not be made ({why})")
+
+    async def _make(self, fault: Fault) -> None:
         match fault:
             case RobotFault(fleet=name, share=share, lasts=lasts_s):
                 await self._players.lose_robots(name, share, lasts_s)
@@ -216,13 +225,14 @@ class Conductor:
         silent_s = time.monotonic() - self._answered
         if silent_s < GONE_S:
             return False
+        self._given_up = True
         self._reasons.append(f"the server did not answer for {silent_s:.0f} s, and the run was ended")
         return True
 
     async def _drain(self, stop: asyncio.Event) -> None:
         """Until the jobs are done and nothing more is heard, or it takes too long."""
         until = time.monotonic() + self._drain_s
-        while time.monotonic() < until and not stop.is_set() and not self._reasons:
+        while time.monotonic() < until and not stop.is_set() and not self._given_up:
             await self._pause(stop, EVERY_S / 2)
             await self._look("draining")
             quiet = time.monotonic() - self._quiet_since >= SETTLE_S or not self._players.watchers

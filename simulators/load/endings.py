@@ -20,13 +20,12 @@ _quiet = logging.getLogger("fleetcast.endings.socket")  # the client's own words
 _quiet.disabled = True
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 PAUSE_S = 0.5
-ASK_EVERY_S = 5.0
 _read = msgspec.json.Decoder(JobStatusChanged).decode
 
 
 class Endings:
     """`tell` hears of the end of every job, ours or not, maybe twice. `open_jobs` are those that are waited
-    for: after a lost connection, and now and then, they are asked for one by one."""
+    for: what a connection that was lost may have told of them is asked for, one by one."""
 
     def __init__(
         self, url: str, token: str, tell: Callable[[str], None], open_jobs: Callable[[], Iterable[str]]
@@ -35,6 +34,7 @@ class Endings:
         self._socket = url.replace("http", "ws", 1).rstrip("/") + "/api/v1/ws/live-jobs" + query
         self._tell = tell
         self._open_jobs = open_jobs
+        self._connected = asyncio.Event()
 
     async def run(self, http: httpx.AsyncClient) -> None:
         """Until it is cancelled."""
@@ -44,6 +44,7 @@ class Endings:
         while True:
             try:
                 async with connect(self._socket, logger=_quiet, compression=None) as socket:
+                    self._connected.set()
                     async for message in socket:
                         with contextlib.suppress(msgspec.DecodeError):
                             event = _read(message)
@@ -55,9 +56,20 @@ class Endings:
 
     async def _ask(self, http: httpx.AsyncClient) -> None:
         while True:
-            await asyncio.sleep(ASK_EVERY_S)
+            await self._connected.wait()
+            self._connected.clear()
             for job_id in list(self._open_jobs()):
-                with contextlib.suppress(httpx.TransportError, ValueError):
-                    answer = await http.get(f"/jobs/{job_id}")
-                    if answer.status_code == 404 or answer.json().get("status") in TERMINAL:
-                        self._tell(job_id)
+                if not await self._ask_for(http, job_id):
+                    self._connected.set()  # once more, after a pause
+                    await asyncio.sleep(PAUSE_S)
+                    break
+
+    async def _ask_for(self, http: httpx.AsyncClient, job_id: str) -> bool:
+        """False without an answer."""
+        try:
+            answer = await http.get(f"/jobs/{job_id}")
+            if answer.status_code == 404 or answer.json().get("status") in TERMINAL:
+                self._tell(job_id)
+        except (httpx.TransportError, ValueError):
+            return False
+        return answer.status_code in (200, 404)

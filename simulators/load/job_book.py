@@ -12,6 +12,8 @@ from simulators.load.job_load import Submitted
 from simulators.load.latency import Latencies
 from simulators.load.watchers import Origin
 
+MOST_EARLY = 100_000  # the oldest go first
+
 
 class _Open(msgspec.Struct):
     due_us: int
@@ -19,8 +21,8 @@ class _Open(msgspec.Struct):
 
 
 class JobBook:
-    """Words come in any order. Memory: a few words for each job that is not over, and the ids of those that
-    are."""
+    """Words come in any order. Memory: a few words for each job that is not over, the ids of those that are,
+    and `MOST_EARLY` jobs that may be somebody else's."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
@@ -56,6 +58,8 @@ class JobBook:
                 self.duplicated += 1
             elif job is None:
                 self._early.setdefault(word.job_id, []).append(word)
+                if len(self._early) > MOST_EARLY:
+                    del self._early[next(iter(self._early))]
             else:
                 origins += self._note(job, word)
         return origins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, chain
@@ -94,7 +95,7 @@ class _Watcher(WSListener):
 
     def __init__(self, crowd: WatcherCrowd, robots: int, conflating: bool) -> None:
         self.ledger: Ledger | Latest = Latest(robots) if conflating else Ledger(robots)
-        self.jobs: dict[str, list[str]] = {}
+        self.stories = array("I")  # by a job's place
         self.transport: WSTransport | None = None
         self.opened = 0
         self.place = ""
@@ -142,6 +143,24 @@ class _Beats:
         return table[:, 0].astype(np.int64), table[:, 1], table[:, 2]
 
 
+class _Stories:
+    """What may become of a job, each sequence of statuses once: most jobs share theirs. 0 is the empty."""
+
+    def __init__(self) -> None:
+        self._all: list[list[str]] = [[]]
+        self._after: dict[tuple[int, str], int] = {}
+
+    def __getitem__(self, story: int) -> list[str]:
+        return self._all[story]
+
+    def after(self, story: int, status: str) -> int:
+        """That story with one status more."""
+        if (story, status) not in self._after:
+            self._after[story, status] = len(self._all)
+            self._all.append([*self._all[story], status])
+        return self._after[story, status]
+
+
 class WatcherCrowd(Clocked):
     """`spec.count` watchers of `spec.endpoint`. `fleets` are (name, count) of the robots that there are. One
     task keeps each connected; frames are taken in where they arrive, and looked at together."""
@@ -174,6 +193,8 @@ class WatcherCrowd(Clocked):
         self._beat_latency, self._job_latency = Latencies(), Latencies()
         self._second, self._in_second, self._late_in_second = 0, 0, Latencies()
         self._seconds: Words[Second] = Words()
+        self._places: dict[str, int] = {}  # of jobs
+        self._stories = _Stories()
         self._origins: dict[tuple[str, str], int] = {}
         self._early: dict[tuple[str, str], list[int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -239,10 +260,15 @@ class WatcherCrowd(Clocked):
         """Of each job the longest story that a watcher was told."""
         told: dict[str, list[str]] = {}
         for watcher in self._watchers:
-            for job_id, story in watcher.jobs.items():
+            for job_id, story in self._told(watcher).items():
                 if len(story) > len(told.get(job_id, ())):
                     told[job_id] = story
         return told
+
+    def _told(self, watcher: _Watcher) -> dict[str, list[str]]:
+        """Of each job."""
+        named = zip(self._places, watcher.stories, strict=False)  # it may not have heard of the newest
+        return {job_id: self._stories[story] for job_id, story in named if story}
 
     async def judge(self, sent: Sent, stories: dict[str, list[str]]) -> Judged:
         """Against what was sent, and what others were told of each job. Who means to miss something is not
@@ -257,7 +283,7 @@ class WatcherCrowd(Clocked):
             elif self._spec.endpoint == "robot-status":
                 tally.add(watcher.ledger.judge(sent.numbers, sent.cuts))
             elif self._spec.endpoint == "live-jobs":
-                tally.add(compared(stories, watcher.jobs))
+                tally.add(compared(stories, self._told(watcher)))
         return Judged(tally, late)
 
     # -- connections
@@ -412,9 +438,12 @@ class WatcherCrowd(Clocked):
             except (msgspec.DecodeError, UnicodeDecodeError):
                 self._not_understood += 1
                 continue
-            story = watcher.jobs.setdefault(event.job_id, [])
-            story.append(event.status)
-            if event.status == "pending" and len(story) > 1:
+            place = self._places.setdefault(event.job_id, len(self._places))
+            if place >= len(watcher.stories):
+                watcher.stories.extend([0] * (place + 1 - len(watcher.stories)))
+            before = watcher.stories[place]
+            watcher.stories[place] = self._stories.after(before, event.status)
+            if event.status == "pending" and before:
                 continue  # it is back in the queue: nobody's word of now
             key = (event.job_id, event.status)
             if (origin_us := self._origins.get(key)) is not None:

@@ -13,7 +13,8 @@ from conftest import World
 from fleet.errors import Misuse, Unavailable
 from simulators.load.conductor import Conductor, Moment, Performance
 from simulators.load.outcome import Outcome
-from simulators.load.stage import Stage
+from simulators.load.stage import HarmActor, Stage
+from simulators.scenario import ActorFault
 from simulators.scenario_file import scenario_of
 
 SMALL = """\
@@ -46,13 +47,14 @@ def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
 
-def stage(port: int, token: str) -> Stage:
+def stage(port: int, token: str, harm_actor: HarmActor | None = None) -> Stage:
     """Everybody is an object here."""
     return Stage(
         f"http://127.0.0.1:{port}",
         token,
         lambda name, role, *args: role(*args),
         lambda name, role, *args: [role(*args)],
+        harm_actor=harm_actor,
     )
 
 
@@ -61,7 +63,11 @@ async def perform(world: World, text: str = SMALL, **given: Any) -> tuple[Perfor
     conductor = Conductor(
         scenario_of(text.encode(), "small.yaml"),
         Path(),
-        stage(given.get("port", world.port), given.get("token", world.token("operator"))),
+        stage(
+            given.get("port", world.port),
+            given.get("token", world.token("operator")),
+            given.get("harm_actor"),
+        ),
         moments.append,
         drain_s=10.0,
         version="0.0.0-test",
@@ -235,6 +241,20 @@ async def test_a_generator_that_starves_says_so(world: World, monkeypatch: pytes
     made = (await conductor.perform(asyncio.Event())).outcome
     assert (made.valid, made.exit_code) == (False, 2)
     assert "the generator was late itself" in made.invalid_because[0]
+
+
+async def refuse_to_harm(fault: ActorFault) -> None:
+    raise ValueError("no actor of that name")
+
+
+async def test_a_fault_that_cannot_be_made_leaves_the_run_incomplete(world: World) -> None:
+    faults = "faults:\n  - {kind: kill_actor, at: 100ms, actor: registry}\nthresholds:"
+    made = (await perform(world, changed(**{"thresholds:": faults}), harm_actor=refuse_to_harm))[0].outcome
+    [reason] = made.incomplete_because
+    assert reason == "the fault kill_actor at 0.1 s could not be made (ValueError: no actor of that name)"
+    assert made.exit_code == 2
+    assert made.jobs is not None
+    assert made.jobs.unfinished == 0  # it went on to its end
 
 
 # -- behind gateways

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from simulators.load.fleet import JobWord
@@ -35,6 +36,14 @@ def test_latencies_count_from_when_a_job_was_due(robot_first: bool) -> None:
     assert (book.open, book.completed, book.duplicated) == ([], 1, 0)
     assert book.knows("j")
     assert not book.knows("k")
+
+
+def test_what_is_said_of_other_producers_jobs_is_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simulators.load.job_book.MOST_EARLY", 3)
+    book = JobBook()
+    book.worked([msgspec.structs.replace(DONE, job_id=name) for name in "jabc"])  # one too many
+    book.submitted([SUBMITTED, msgspec.structs.replace(SUBMITTED, job_id="c")])
+    assert (book.open, book.completed) == (["j"], 1)
 
 
 def test_a_job_that_failed_is_open_until_it_is_done() -> None:
