@@ -59,7 +59,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/crowds.py
 	$(BIN)/python benchmarks/jobs.py
 	$(BIN)/python benchmarks/recovery.py
-	$(BIN)/python benchmarks/generator.py --robots 1000
+	$(BIN)/python benchmarks/generator.py
 
 clean:
 	rm -rf .venv .autobahn build *.egg-info

@@ -4,7 +4,7 @@ Each keeps the same connections to the same server and sends one heartbeat per c
 answered. The server counts; the CPU is that of the generator with all its children, over the same seconds.
 Rounds alternate.
 
-    python benchmarks/generator.py [--robots 200] [--interval 0.1] [--seconds 8] [--rounds 3]
+    python benchmarks/generator.py [--robots 1000] [--interval 0.1] [--seconds 8] [--rounds 3]
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--robots", type=int, default=200)
+    parser.add_argument("--robots", type=int, default=1_000)
     parser.add_argument("--interval", type=float, default=0.1)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)

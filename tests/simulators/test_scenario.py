@@ -90,6 +90,7 @@ def test_the_scenarios_that_users_look_for_are_there() -> None:
         "reconnect-storm",
         "noisy-neighbour",
         "soak",
+        "ten-thousand",
     }
 
 
