@@ -85,7 +85,8 @@ _GONE = _Gone()
 
 class RobotSession:
     """Every message is handled where it arrives; answers come by callback. It speaks from the first instant:
-    a robot may before it was welcomed. Bound: what it says before is kept, `MAX_EARLY` messages at most."""
+    a robot may before it was welcomed. What it says before, and what a new one says while it is being
+    registered, is heard after. Bound: `MAX_EARLY` messages at most."""
 
     __slots__ = (
         "_claims",
@@ -96,6 +97,7 @@ class RobotSession:
         "_fleet",
         "_heartbeat_ms",
         "_line",
+        "_registered",
         "_told",
         "robot_id",
         "session",
@@ -111,7 +113,8 @@ class RobotSession:
         self._told: set[str] = set()
         self._drained = False
         self._heartbeat_ms = 0
-        self._early: list[RobotMessage] | None = []  # until the registry knows this session
+        self._early: list[RobotMessage] | None = []  # until the registry knows this session, and this robot
+        self._registered = False
         self._closed = False
 
     def open(self) -> None:
@@ -134,8 +137,15 @@ class RobotSession:
             return
         opened: Opened = opening.result()
         self._tell_interval(opened.heartbeat_ms)
+        self._registered = opened.registered
+        self._hear_early()
+
+    def _hear_early(self) -> None:
         early, self._early = self._early or [], None
-        for message in early:
+        for place, message in enumerate(early):
+            if self._early is not None:
+                self._early += early[place:]
+                return
             self._line.answered()
             self._hear(message)
 
@@ -162,7 +172,7 @@ class RobotSession:
             self._early.append(message)
             self._line.asked()
         else:
-            self._say(Error(id=message.id, code="busy", detail="this robot is not welcomed yet: wait for it"))
+            self._say(Error(id=message.id, code="busy", detail="this robot is not known yet: wait for it"))
 
     def _hear(self, message: RobotMessage) -> None:
         match message:
@@ -173,9 +183,12 @@ class RobotSession:
             case Register():
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 spec = RobotSpec(robot_id=self.robot_id, **fields)
-                self._ask(
-                    message.id, self._fleet.administer(RegisterRobot(spec, self.session)), self._on_registered
-                )
+                future = self._fleet.administer(RegisterRobot(spec, self.session))
+                self._ask(message.id, future, self._on_registered)
+                if not self._registered:
+                    # A claim goes another way, and would find nobody of this name.
+                    self._early = []
+                    future.add_done_callback(self._on_known)
             case _:
                 self._ask(message.id, self._fleet.execute(report_of(message, self.robot_id)))
 
@@ -250,7 +263,13 @@ class RobotSession:
             self._say(Drain() if drained else Resume())
 
     def _on_registered(self, robot: Robot) -> None:
+        self._registered = True
         self._tell_interval(robot.heartbeat_interval_ms)
+
+    def _on_known(self, registering: Any) -> None:
+        """Or refused: then what it says is, too."""
+        if not self._closed:
+            self._hear_early()
 
     def _tell_interval(self, heartbeat_ms: int) -> None:
         if heartbeat_ms != self._heartbeat_ms:

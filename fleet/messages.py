@@ -281,7 +281,10 @@ class BeatReply(msgspec.Struct, frozen=True):
 
 
 class Opened(msgspec.Struct, frozen=True):
+    """`registered`: whether the robot is, from before."""
+
     heartbeat_ms: int
+    registered: bool = False
 
 
 class Admitted(msgspec.Struct, frozen=True):

@@ -84,7 +84,7 @@ class RobotRegistry:
         entry = self._robots.get(robot_id)
         if entry is not None:
             self._tell_interval(entry)
-        return Opened(self._pace.interval_ms)
+        return Opened(self._pace.interval_ms, entry is not None)
 
     def close(self, robot_id: str, session: str) -> None:
         """That socket closed. The robot is offline when its heartbeats stay away, not before."""

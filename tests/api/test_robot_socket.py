@@ -13,7 +13,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from api.routers.robots import ID_RULE
-from fleet.messages import OpenSession
+from fleet.errors import Unavailable
+from fleet.messages import OpenSession, RegisterRobot
 
 
 class Robot:
@@ -229,6 +230,57 @@ async def test_what_a_robot_says_before_it_is_welcomed_is_heard_after(
             answered = [await hear(socket) for _ in range(100)]
         assert (await end_of(older))[0] == 4409
     assert answered == [{"type": "ack", "id": number} for number in range(100)]
+
+
+async def test_a_new_robot_may_go_on_while_it_is_being_registered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim and heartbeat go other ways, and would be there first."""
+    registry, may_go_on = world.fleet.rooms.registry, asyncio.Event()
+    execute = registry.execute
+
+    async def slow(commands: Any) -> Any:
+        if any(isinstance(command, RegisterRobot) for command in commands):
+            await may_go_on.wait()
+        return await execute(commands)
+
+    monkeypatch.setattr(registry, "execute", slow)
+    job_id = await submit(world)
+    async with world.open("robot/r-new") as socket, world.http() as http:
+        robot = Robot(socket)
+        assert (await hear(socket))["type"] == "welcome"
+        await robot.say("register", id="register")
+        await robot.say("heartbeat", id="beat")
+        await robot.say("register", id="again")
+        await robot.say("claim", id="claim", request_id="q", wait_ms=5_000)
+        await http.get("/jobs")  # by then the door has read them
+        may_go_on.set()
+        answers = {each["id"]: each for each in [await hear(socket) for _ in range(4)]}
+    assert {each["type"] for each in answers.values()} == {"ack"}
+    assert [each["job_id"] for each in answers["claim"]["jobs"]] == [job_id]
+
+
+async def test_what_a_new_robot_says_is_answered_when_it_cannot_be_registered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = world.fleet.rooms.registry
+    execute = registry.execute
+
+    async def refuse(commands: Any) -> Any:
+        if any(isinstance(command, RegisterRobot) for command in commands):
+            raise Unavailable("the registry is away")
+        return await execute(commands)
+
+    monkeypatch.setattr(registry, "execute", refuse)
+    async with world.open("robot/r-new") as socket:
+        robot = Robot(socket)
+        await robot.say("register", id="register")
+        await robot.say("heartbeat", id="beat")
+        said = [await until(socket, lambda message: message["type"] == "error") for _ in range(2)]
+    assert [(each["id"], each["code"]) for each in said] == [
+        ("register", "unavailable"),
+        ("beat", "not_found"),
+    ]
 
 
 async def test_a_result_that_may_be_read_in_two_ways_fails_its_report_only(world: World) -> None:
