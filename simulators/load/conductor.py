@@ -41,6 +41,7 @@ CALM_S = 30.0  # at most
 CALM_MS = 50.0  # p99 of the heartbeats of a second
 CALM_FACTOR = 1.1
 SETTLE_S = 2.0  # without an event, before nothing more is expected
+QUIET_S = 15.0  # at most, after the last heartbeat
 GONE_S = 15.0  # without an answer, before a server is given up
 TERMINAL = ("completed", "failed", "cancelled")
 
@@ -230,14 +231,22 @@ class Conductor:
         return True
 
     async def _drain(self, stop: asyncio.Event) -> None:
-        """Until the jobs are done and nothing more is heard, or it takes too long."""
+        """Until the jobs are done or it takes too long; then until nothing more is heard."""
         until = time.monotonic() + self._drain_s
-        while time.monotonic() < until and not stop.is_set() and not self._given_up:
+        while self._players.under_way or not self._quiet:
+            if time.monotonic() > until or stop.is_set() or self._given_up:
+                break
             await self._pause(stop, EVERY_S / 2)
             await self._look("draining")
-            quiet = time.monotonic() - self._quiet_since >= SETTLE_S or not self._players.watchers
-            if quiet and not self._players.under_way:
-                return
+        await self._players.fall_silent()
+        until = time.monotonic() + (SETTLE_S if stop.is_set() else QUIET_S)
+        while not self._quiet and not self._given_up and time.monotonic() < until:
+            await asyncio.sleep(min(EVERY_S, SETTLE_S) / 2)
+            await self._look("draining")
+
+    @property
+    def _quiet(self) -> bool:
+        return time.monotonic() - self._quiet_since >= SETTLE_S or not self._players.watchers
 
     @staticmethod
     async def _pause(stop: asyncio.Event, seconds: float) -> None:

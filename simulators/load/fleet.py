@@ -115,7 +115,7 @@ class LoadFleet(Clocked):
         self._wheel = BeatWheel(fleet, stream(seed, f"beats {name}", first))
         self._faults = stream(seed, f"faults {name}", first)
         self._registering: dict[int, str | int | None] = {}  # message ids by robot
-        self._hushed = False
+        self._hushed = self._silent = False
         self._beating = np.zeros(fleet.count, dtype=bool)
         self._cuts: dict[int, list[int]] = {}
         self._lag = Latencies()
@@ -142,8 +142,15 @@ class LoadFleet(Clocked):
             self._reader.latency = Latencies()
 
     async def hush(self) -> None:
-        """No more heartbeats: what is under way may end."""
+        """What is under way may end: only robots with jobs in hand go on beating, to keep them."""
         self._hushed = True
+        for robot in self._swarm.robots:
+            if not robot.brain.busy:
+                self._wheel.end(robot.number)
+
+    async def fall_silent(self) -> None:
+        """No more heartbeats at all."""
+        self._silent = True
         self._wheel.end_all()
 
     async def lose(self, share: float, lasts_s: float | None) -> None:
@@ -208,6 +215,8 @@ class LoadFleet(Clocked):
                 frame = _encode(robot.brain.heartbeat(now_ns, float(cpu), float(memory)))
             else:
                 frame = b'{"type":"heartbeat","cpu_percent":%b,"memory_mb":%b}' % (cpu, memory)
+                if self._hushed:
+                    self._wheel.end(number)
             sent += send(robot, frame)
         self._sent += sent
         self._swarm.flush()
@@ -230,6 +239,8 @@ class LoadFleet(Clocked):
             self._beating[robot.number] = True
             if not self._hushed:
                 self._wheel.begin(robot.number, self.clock.now_us())
+        if ack.jobs and self._hushed and not self._silent:
+            self._wheel.begin(robot.number, self.clock.now_us())
         for job in ack.jobs or ():
             self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, self.clock.now_us())
             if self._reader is not None:

@@ -190,11 +190,15 @@ class JobLoad(Clocked):
         self._offered = self._accepted = self._dropped = 0
         self._refused: dict[str, int] = {}
         self._main: asyncio.Task[None] | None = None
-        self._all_due = self._stopped = False
+        self._all_due = self._hushed = self._stopped = False
 
     async def start(self, begins_us: int) -> None:
         self._begins_us = begins_us
         self._main = self._main or asyncio.get_running_loop().create_task(self._submit())
+
+    async def hush(self) -> None:
+        """No more jobs, if some were still to come."""
+        self._hushed = True
 
     async def stop(self) -> None:
         """Not by cancelling it: its connections would be left half closed."""
@@ -226,9 +230,10 @@ class JobLoad(Clocked):
             try:
                 while not self._stopped and (not self._all_due or self._waiting or self._posts):
                     now_us = self.clock.now_us()
-                    for planned in self._arrivals.due((now_us - self._begins_us) / 1e6):
+                    now_s = (now_us - self._begins_us) / 1e6
+                    for planned in () if self._hushed else self._arrivals.due(now_s):
                         self._offer(planned, self._begins_us + int(planned.at_s * 1e6))
-                    self._all_due = self._arrivals.over
+                    self._all_due = self._hushed or self._arrivals.over
                     while self._waiting and len(self._posts) < MAX_POSTS:
                         self._begin_post(http, now_us)
                     await asyncio.sleep(TICK_S)

@@ -131,7 +131,11 @@ class Players:
         await asyncio.gather(*(each.actor.drop() for each in self.watchers))
 
     async def hush(self) -> None:
-        await asyncio.gather(*(each.actor.hush() for each in self.fleets))
+        jobs = [self.jobs.actor] if self.jobs else []
+        await asyncio.gather(*(actor.hush() for actor in [*(each.actor for each in self.fleets), *jobs]))
+
+    async def fall_silent(self) -> None:
+        await asyncio.gather(*(each.actor.fall_silent() for each in self.fleets))
 
     async def stop(self) -> None:
         """One that is gone does not keep the others up."""
