@@ -202,6 +202,17 @@ async def test_what_is_not_done_is_refused_and_not_left_out(
         await perform(world, changed(**{old: new}))
 
 
+async def test_robots_keep_their_jobs_until_these_are_done(world: World) -> None:
+    """Their server takes a robot that has not beaten for a second for one that is gone."""
+    text = changed(**{RATE: "{kind: constant, rate: 1}", "value: 20ms": "value: 2s"})
+    performance, moments = await perform(world, text)
+    assert performance.outcome.jobs is not None
+    assert (performance.outcome.jobs.accepted, performance.outcome.jobs.completed) == (1, 1)
+    drained = [moment for moment in moments if moment.phase == "draining" and moment.jobs_open]
+    assert len(drained) > 5
+    assert {moment.busy for moment in drained[1:]} == {1}
+
+
 async def test_a_run_that_is_interrupted_keeps_what_it_measured(world: World) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(1.7, stop.set)
