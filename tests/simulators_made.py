@@ -60,7 +60,7 @@ def performance(
         gaps=0,
         not_understood=0,
         generator=Generator({"p99": 1.0}, 0.0),
-        usage=usage.figures(10, 10 * 2_048),
+        usage=usage.figures(1_024, 1_024 * 2_048),
         thresholds=[Verdict("events_lost", "== 0", 0.0, True)],
         version="0.0.0-test",
     )
@@ -78,7 +78,7 @@ def performance(
 
 def usage_log() -> UsageLog:
     """Of two nodes with four cores: a server that keeps one and a half busy on the first, and grows by 1 MiB
-    when ten robots come; a generator that keeps a quarter busy on each."""
+    when robots come; a generator that keeps a quarter busy on each."""
     log = UsageLog()
     log.note(-2.0, [_node("a", -2.0, server_mib=100), _node("b", -2.0)])
     log.before_robots()

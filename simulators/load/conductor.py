@@ -190,7 +190,7 @@ class Conductor:
     async def _play(self, stop: asyncio.Event) -> None:
         await self._settle(stop)
         await self._players.measure()
-        self._first = self._last = await self._look("connecting")
+        self._first = self._last = await self._look("settling")
         self._usage.begin()
         self._began_s = self._answered = time.monotonic()
         await self._players.start_jobs(time.monotonic_ns() // 1_000)

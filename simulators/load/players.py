@@ -152,9 +152,9 @@ class Players:
         )
 
     async def usage(self) -> list[NodeUsage]:
-        """Of each node that can say."""
+        """Of each node that can say; once of a machine that is two nodes to Ray."""
         samples = await asyncio.gather(*(each.sample() for each in self._samplers), return_exceptions=True)
-        return [sample for sample in samples if isinstance(sample, NodeUsage)]
+        return list({each.node: each for each in samples if isinstance(each, NodeUsage)}.values())
 
     async def _look_at_fleet(self, fleet: FleetPlayer) -> None:
         report: FleetReport = await fleet.actor.report(fleet.cursor)

@@ -11,6 +11,7 @@ import polars as pl
 from simulators.load.usage import NodeUsage, Used
 
 MIB, KIB = 2**20, 2**10
+LEAST_ROBOTS = 1_000  # of fewer a share of what a process needs anyway would be said
 COLUMNS = {
     "at_s": pl.Float64,
     "node": pl.String,
@@ -25,7 +26,7 @@ COLUMNS = {
 
 class SideFigures(msgspec.Struct, frozen=True):
     """While the scenario played. `cpu_cores`: in use on average; `kib_per_robot`: memory that came with the
-    robots, None without robots."""
+    robots, None for fewer than `LEAST_ROBOTS`."""
 
     processes: int
     cpu_cores: float
@@ -126,5 +127,5 @@ class UsageLog:
             memory_mib_first=memory[0],
             memory_mib_last=memory[-1],
             memory_mib_max=max(memory),
-            kib_per_robot=round(of_robots / KIB / robots, 2) if robots else None,
+            kib_per_robot=round(of_robots / KIB / robots, 2) if robots >= LEAST_ROBOTS else None,
         )

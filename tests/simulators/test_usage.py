@@ -27,7 +27,7 @@ while input():
 
 
 def test_the_figures_of_a_run_are_those_of_its_nodes() -> None:
-    figures = usage_log().figures(robots=10, generator_robots=10 * 2_048)
+    figures = usage_log().figures(robots=1_024, generator_robots=1_024 * 2_048)
     assert figures is not None
     assert figures.server is not None
     assert figures.generator is not None
@@ -36,11 +36,18 @@ def test_the_figures_of_a_run_are_those_of_its_nodes() -> None:
     memory = figures.server
     assert (memory.memory_mib_first, memory.memory_mib_last, memory.memory_mib_max) == (101.0, 110.0, 110.0)
     assert figures.generator.memory_mib_max == 100.0
-    assert (figures.server.kib_per_robot, figures.generator.kib_per_robot) == (102.4, 2.0)
+    assert (figures.server.kib_per_robot, figures.generator.kib_per_robot) == (1.0, 2.0)
     assert [(node.node, node.cores, node.cpu_cores) for node in figures.nodes] == [
         ("a", 4, 2.0),
         ("b", 4, 2.0),
     ]
+
+
+def test_a_handful_of_robots_has_no_memory_of_its_own() -> None:
+    figures = usage_log().figures(robots=999, generator_robots=2**20)
+    assert figures is not None
+    assert figures.server is not None
+    assert figures.server.kib_per_robot is None
 
 
 def test_nothing_is_said_of_what_was_not_seen() -> None:

@@ -68,10 +68,15 @@ def test_a_load_test_with_its_own_server_ends_well_and_leaves_a_report(tmp_path:
     assert all(verdict.met for verdict in made.thresholds)
     assert (made.lost, made.duplicated, made.reordered) == (0, 0, 0)
     assert made.sent > 30
+    assert made.usage is not None
+    assert made.usage.server is not None
+    assert made.usage.generator is not None
+    assert made.usage.server.processes == 1 + 7  # the door, two rooms and their five broadcasters
+    assert made.usage.generator.processes == 5  # watchers of three kinds, robots, jobs
     [folder] = tmp_path.iterdir()
     assert f"results in {folder}" in said
     page = dom(folder / "report.html")
-    assert page.count('class="marks"') == 5
+    assert page.count('class="marks"') == 7
     assert page.count("<td>met</td>") == 2
 
 
@@ -112,6 +117,6 @@ def test_the_report_draws_its_charts_without_any_other_file(tmp_path: Path) -> N
     page = tmp_path / "report.html"
     page.write_text(load_report(performance(name="<i>odd</i> & long")))
     shown = dom(page)
-    assert shown.count('class="marks"') == 5
+    assert shown.count('class="marks"') == 7
     assert "&lt;i&gt;odd&lt;/i&gt; &amp; long" in shown
     assert "src=" not in shown.split("</head>")[0]
