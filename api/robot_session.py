@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from fleet.errors import FleetError, Misuse
-from fleet.job import JobEvent
+from fleet.errors import FleetError
 from fleet.messages import (
     Ack,
     Answer,
@@ -18,28 +17,22 @@ from fleet.messages import (
     CancelJob,
     ClaimJobs,
     CloseSession,
-    Complete,
     Drain,
     Error,
-    Fail,
     Heartbeat,
     HeartbeatAnswer,
-    Obeyed,
     Opened,
     OpenSession,
-    Progress,
     Register,
     RegisterRobot,
-    Release,
-    Report,
     Resume,
     RobotMessage,
     RobotSpec,
-    Start,
     ToRobot,
     Welcome,
     granted_job,
 )
+from fleet.reports import report_of
 from fleet.robot import Robot
 
 if TYPE_CHECKING:
@@ -291,36 +284,3 @@ class RobotSession:
     def _say(self, message: ToRobot) -> None:
         if not self._closed:
             self._line.say(message)
-
-
-def report_of(message: RobotMessage, robot_id: str) -> Report:
-    """A robot's word on one of its jobs, as the job store takes it."""
-    match message:
-        case Start():
-            return Report(JobEvent.START, message.job_id, robot_id, message.token)
-        case Progress():
-            return Report(
-                JobEvent.PROGRESS,
-                message.job_id,
-                robot_id,
-                message.token,
-                progress=message.progress,
-                current_node=message.current_node,
-                message=message.message,
-            )
-        case Complete():
-            return Report(JobEvent.COMPLETE, message.job_id, robot_id, message.token, result=message.result)
-        case Fail():
-            return Report(
-                JobEvent.FAIL,
-                message.job_id,
-                robot_id,
-                message.token,
-                error=message.error,
-                retryable=message.retryable,
-            )
-        case Release():
-            return Report(JobEvent.RELEASE, message.job_id, robot_id, message.token)
-        case Obeyed():
-            return Report(JobEvent.CANCELLED, message.job_id, robot_id, message.token)
-    raise Misuse(f"{type(message).__name__} is not about a job")

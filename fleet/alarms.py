@@ -26,6 +26,12 @@ class Alarms:
         if len(self._heap) > 1_024 + 2 * len(self._at):
             self._sweep()
 
+    def next_at(self) -> int | None:
+        """When the earliest rings."""
+        while self._heap and self._at.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
     def stop(self, key: str) -> None:
         self._at.pop(key, None)
 

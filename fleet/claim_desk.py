@@ -113,6 +113,10 @@ class ClaimDesk:
             elif ended is not None:
                 self._end(ended)
 
+    def next_end_ns(self) -> int | None:
+        """When the next wait may be over."""
+        return self._ends.next_at()
+
     def _end(self, waiting: Waiting) -> None:
         self.waiting.remove(waiting.claim.robot_id)
         self._post_nothing(waiting.claim)

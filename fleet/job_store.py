@@ -364,6 +364,16 @@ class JobStore:
         self._match(now_ns, wall_ns)
         self.trim(self._committed)
 
+    def next_tick_ns(self, now_ns: int, wall_ns: int) -> int | None:
+        """Before then a tick would change nothing, but for doors that fall silent."""
+        due_ns = self._scheduled.next_at()
+        times = (
+            None if due_ns is None else now_ns + due_ns - wall_ns,
+            self._deadlines.next_at(),
+            self._desk.next_end_ns(),
+        )
+        return min((at_ns for at_ns in times if at_ns is not None), default=None)
+
     def _deadline(self, entry: JobEntry, now_ns: int, wall_ns: int) -> None:
         """Acts on every deadline of the job that has passed, first things first."""
         while next_up := min(entry.deadlines(), default=None):

@@ -189,6 +189,12 @@ class RobotRegistry:
         for robot_id in self._returns.take_ringing(wall_ns):
             self._return(self._robots[robot_id], wall_ns)
 
+    def next_tick_ns(self, now_ns: int, wall_ns: int) -> int | None:
+        """Before then `expire` would change nothing."""
+        end_ns = self._returns.next_at()
+        times = (self._silences.next_at(), None if end_ns is None else now_ns + end_ns - wall_ns)
+        return min((at_ns for at_ns in times if at_ns is not None), default=None)
+
     def _lose(self, entry: RobotEntry, at: str) -> None:
         before = entry.status()
         entry.offline = True

@@ -5,12 +5,21 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
-from fleet.errors import Conflict, FleetError, Forbidden, PeerFault
+from fleet.errors import Conflict, FleetError, Forbidden, Misuse, PeerFault
 from fleet.events import encode
 from fleet.job import ACTIVE, JobEvent
 from fleet.job_entry import JobEntry
 from fleet.job_record import Said
-from fleet.messages import Report
+from fleet.messages import (
+    Complete,
+    Fail,
+    Obeyed,
+    Progress,
+    Release,
+    Report,
+    RobotMessage,
+    Start,
+)
 
 REPORTED = {
     JobEvent.START,
@@ -56,3 +65,36 @@ def said_in(report: Report) -> Said:
 def sum_of(report: Report) -> int:
     """Of what a robot says of its progress under this grant, to know it again."""
     return zlib.crc32(encode((report.token, said_in(report))))
+
+
+def report_of(message: RobotMessage, robot_id: str) -> Report:
+    """A robot's word on one of its jobs, as the job store takes it."""
+    match message:
+        case Start():
+            return Report(JobEvent.START, message.job_id, robot_id, message.token)
+        case Progress():
+            return Report(
+                JobEvent.PROGRESS,
+                message.job_id,
+                robot_id,
+                message.token,
+                progress=message.progress,
+                current_node=message.current_node,
+                message=message.message,
+            )
+        case Complete():
+            return Report(JobEvent.COMPLETE, message.job_id, robot_id, message.token, result=message.result)
+        case Fail():
+            return Report(
+                JobEvent.FAIL,
+                message.job_id,
+                robot_id,
+                message.token,
+                error=message.error,
+                retryable=message.retryable,
+            )
+        case Release():
+            return Report(JobEvent.RELEASE, message.job_id, robot_id, message.token)
+        case Obeyed():
+            return Report(JobEvent.CANCELLED, message.job_id, robot_id, message.token)
+    raise Misuse(f"{type(message).__name__} is not about a job")

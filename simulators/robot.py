@@ -30,7 +30,6 @@ from fleet.messages import (
     Welcome,
 )
 
-CLAIM_PAUSE_MS = 200
 MAX_CLAIM = 10
 REFUSED_PAUSE_MS = 1_000
 RECONNECT_MIN_MS = 1_000
@@ -49,7 +48,8 @@ LOST = frozenset({"stale_token", "terminal", "not_found", "wrong_state", "not_yo
 class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
     """How a simulated robot works. A job takes what its payload says (`service_s`, by the robot's `speed`),
     else an exponential time, cut at ten times the mean. `claim_wait_ms` is how long the server may hold an
-    empty claim; `claims` and `beats` are False for a robot that never asks for jobs, or whose body beats."""
+    empty claim, `claim_pause_ms` how soon after one it asks for more; `claims` and `beats` are False for a
+    robot that never asks for jobs, or whose body beats."""
 
     service_mean_s: float = 2.0
     speed: float = 1.0
@@ -60,6 +60,7 @@ class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: list[str] = []
     environment: str = "development"
     claim_wait_ms: int = 10_000
+    claim_pause_ms: int = 200
 
 
 class Connected(msgspec.Struct, frozen=True):
@@ -270,7 +271,7 @@ class RobotBrain:
         return _Work(
             job.job_id,
             job.token,
-            now_ns + int(service_s / self._profile.speed * SECOND),
+            now_ns + round(service_s / self._profile.speed * SECOND),
             lease_ns,
             now_ns + int(lease_ns * HELD_PART),
             begins_ns=now_ns,
@@ -389,7 +390,7 @@ class RobotBrain:
         # A claim that a lost connection left open keeps its request id: no job is granted twice.
         self._claim = self._claim or self._new_claim(rng)
         self._claim_said = True
-        self._claim_ns = now_ns + CLAIM_PAUSE_MS * MS
+        self._claim_ns = now_ns + self._profile.claim_pause_ms * MS
         return [Say(self._claim)]
 
     def _new_claim(self, rng: Random) -> ClaimJobs:
