@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulators.load.job_load import ClosedUsers, JobLoad, JobsReport, OpenArrivals, Planned, Submitted
+from simulators.job_stream import ClosedUsers, OpenArrivals, Planned
+from simulators.load.job_load import JobLoad, JobsReport, Submitted
 from simulators.scenario import ClosedArrivals, Jobs, Segment
 
 WELD = {"service": {"kind": "exponential", "mean": "2s"}}

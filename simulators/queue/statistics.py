@@ -1,0 +1,139 @@
+"""What a simulation's output says, and how sure that is.
+
+Levels are of confidence, 0.95 unless said. Series are in the order of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, sqrt
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats  # type: ignore[import-untyped]
+
+from fleet.errors import Misuse
+
+Floats = NDArray[np.float64]
+LEVEL = 0.95
+MSER_BATCH = 5
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """`low` to `high` holds the true value with the probability that was asked for."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def z(self, truth: float, level: float = LEVEL) -> float:
+        """How many standard errors the estimate is from `truth`."""
+        error = self.half_width / float(stats.norm.ppf((1 + level) / 2))
+        if error == 0:
+            return 0.0 if self.estimate == truth else inf
+        return (self.estimate - truth) / error
+
+
+def _series(values: Sequence[float] | Floats, least: int) -> Floats:
+    series = np.asarray(values, dtype=np.float64)
+    if len(series) < least:
+        raise Misuse(f"it takes {least} values at least, not {len(series)}")
+    if not np.all(np.isfinite(series)):
+        raise Misuse("some of the values are no numbers")
+    return series
+
+
+def mean_of(values: Sequence[float] | Floats, level: float = LEVEL) -> Interval:
+    """Of independent values, such as those of replications: Student's t."""
+    series = _series(values, 2)
+    error = float(np.std(series, ddof=1)) / sqrt(len(series))
+    width = error * float(stats.t.ppf((1 + level) / 2, len(series) - 1))
+    mean = float(np.mean(series))
+    return Interval(mean, mean - width, mean + width)
+
+
+def difference_of(
+    first: Sequence[float] | Floats, second: Sequence[float] | Floats, level: float = LEVEL
+) -> Interval:
+    """Of `second` minus `first`, pair by pair: what both met alike (common random numbers) falls out."""
+    one, other = _series(first, 2), _series(second, 2)
+    if len(one) != len(other):
+        raise Misuse(f"pairs are of as many values: {len(one)} and {len(other)}")
+    return mean_of(other - one, level)
+
+
+def percentile_of(values: Sequence[float] | Floats, percent: float, level: float = LEVEL) -> Interval:
+    """Of independent values, whatever their distribution: between two order statistics, by the binomial
+    distribution of how many are below. Conover (1999), section 3.2. With too few values for the level the
+    interval ends at the smallest or largest."""
+    series = np.sort(_series(values, 1))
+    share, count = percent / 100, len(series)
+    if not 0 < share < 1:
+        raise Misuse(f"a percentile is between 0 and 100, not {percent:g}")
+    low = int(stats.binom.ppf((1 - level) / 2, count, share))
+    high = int(stats.binom.ppf((1 + level) / 2, count, share))
+    return Interval(
+        float(np.quantile(series, share)), float(series[max(0, low - 1)]), float(series[min(count - 1, high)])
+    )
+
+
+def batch_means(values: Sequence[float] | Floats, batch: int) -> Floats:
+    """Of `batch` values each; what is left over at the end is left out."""
+    series = _series(values, batch)
+    whole = len(series) // batch
+    return np.asarray(series[: whole * batch].reshape(whole, batch).mean(axis=1))
+
+
+def warm_up(values: Sequence[float] | Floats) -> int:
+    """How many values at the beginning are of a system that was still filling: MSER-5, by White, Cobb and
+    Spratt (2000). As many as make the standard error of the mean of the others, in batches of five,
+    smallest; half the series at most."""
+    means = batch_means(values, MSER_BATCH)
+    count = len(means)
+    # Of means[d:], for every d at once: the sum of squares about their own mean.
+    sums = np.cumsum(means[::-1])[::-1]
+    squares = np.cumsum(means[::-1] ** 2)[::-1]
+    left = count - np.arange(count)
+    statistic = (squares - sums**2 / left) / left.astype(np.float64) ** 2
+    return int(np.argmin(statistic[: count // 2 + 1])) * MSER_BATCH
+
+
+def steady_mean(values: Sequence[float] | Floats, batches: int = 32, level: float = LEVEL) -> Interval:
+    """Of a series whose values hang together, such as the waits of one long run, by overlapping batch means:
+    Meketon and Schmeiser (1984). `batches` is how many of them fit side by side; their variance has 1.5
+    times as many degrees of freedom."""
+    series = _series(values, 2 * batches)
+    count, size = len(series), len(series) // batches
+    sums = np.concatenate([[0.0], np.cumsum(series)])
+    means = (sums[size:] - sums[:-size]) / size
+    mean = float(np.mean(series))
+    spread = float(np.sum((means - mean) ** 2))
+    variance = count * size / ((count - size + 1) * (count - size)) * spread / count
+    width = sqrt(variance) * float(stats.t.ppf((1 + level) / 2, 1.5 * (batches - 1)))
+    return Interval(mean, mean - width, mean + width)
+
+
+class TimeAverage:
+    """Of a figure that changes now and then, such as the length of a queue. Times in any one unit."""
+
+    def __init__(self, at: float = 0.0, value: float = 0.0) -> None:
+        self._at = self._began = at
+        self._value = value
+        self._area = 0.0
+
+    def set(self, at: float, value: float) -> None:
+        self._area += (at - self._at) * self._value
+        self._at, self._value = at, value
+
+    def add(self, at: float, change: float) -> None:
+        self.set(at, self._value + change)
+
+    def mean(self, at: float) -> float:
+        """From the beginning until `at`, which is not before the last change."""
+        lasted = at - self._began
+        return (self._area + (at - self._at) * self._value) / lasted if lasted > 0 else self._value
