@@ -8,7 +8,7 @@ grows for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, fsum, isfinite
+from math import exp, fsum, isfinite, log
 
 import msgspec
 
@@ -109,30 +109,40 @@ def mmc_wait_exceeds(rate: float, service_rate: float, servers: int, time: float
     return erlang_c(servers, rate / service_rate) * exp(-(servers * service_rate - rate) * time)
 
 
+def mmc_wait_quantile(rate: float, service_rate: float, servers: int, share: float) -> float:
+    """The wait that this share of the jobs does not exceed; 0 if as many do not wait at all."""
+    waits = erlang_c(servers, rate / service_rate)
+    if not 0 < share < 1:
+        raise Misuse(f"a share is between 0 and 1, not {share:g}")
+    return max(0.0, log(waits / (1 - share)) / (servers * service_rate - rate))
+
+
 def birth_death(
     birth: Callable[[int], float], death: Callable[[int], float], most: int | None = None
 ) -> list[float]:
     """Of a chain that goes one up at rate birth(n) and one down at rate death(n), the share of time in each
     state n = 0, 1, ...; up to `most`, or until what is left out is below 1e-13. Kleinrock I (1975), section
     3.2."""
-    shares, total, state = [1.0], 1.0, 0
+    # In logarithms: before they are normalised, the shares of 10,000 servers are beyond any float.
+    logs, most_likely, total, state = [0.0], 0.0, 1.0, 0
     while state != most:
         up, down = birth(state), death(state + 1)
-        share = shares[state] * up / down if up > 0 else 0.0
-        if share == 0.0:
+        if up <= 0:
             break
+        latest = logs[-1] + log(up / down)
         # A tail that falls at least as fast as a geometric one is no heavier than its first term says.
-        if most is None and up < down and share / (1 - up / down) < PRECISION * total:
+        if most is None and up < down and exp(latest - most_likely) / (1 - up / down) < PRECISION * total:
             break
         if state >= MOST_STATES:
             raise Misuse("this queue grows for ever, or for too long to be counted")
-        shares.append(share)
-        total += share
+        logs.append(latest)
+        if latest > most_likely:
+            total, most_likely = total * exp(most_likely - latest), latest
+        total += exp(latest - most_likely)
         state += 1
-        if total > 1e200:
-            shares = [each / total for each in shares]
-            total = fsum(shares)
-    return [share / total for share in shares]
+    weights = [exp(each - most_likely) for each in logs]
+    whole = fsum(weights)
+    return [weight / whole for weight in weights]
 
 
 def mmck(

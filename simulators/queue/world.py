@@ -8,7 +8,7 @@ looks every `tick_ms`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from random import Random
 from typing import Any, cast
@@ -65,7 +65,7 @@ class FleetWorld:
     of every job."""
 
     def __init__(
-        self, engine: Engine, limits: Limits, seed: int, robots: Sequence[RobotProfile], on_fact: OnFact
+        self, engine: Engine, limits: Limits, seed: int, robots: Mapping[str, RobotProfile], on_fact: OnFact
     ) -> None:
         self._engine = engine
         self._on_fact = on_fact
@@ -76,8 +76,8 @@ class FleetWorld:
         self._settling = False
         self._tick_ns: int | None = None
         self._bodies = {
-            f"robot-{number}": _Body(number, f"robot-{number}", profile, seed)
-            for number, profile in enumerate(robots, 1)
+            robot_id: _Body(number, robot_id, profile, seed)
+            for number, (robot_id, profile) in enumerate(robots.items(), 1)
         }
         for body in self._bodies.values():
             engine.at(0, Turn.ROBOT, body.number, partial(self._sense, body, Connected()))

@@ -41,6 +41,9 @@ def test_one_server_by_kleinrock() -> None:
     found = theory.mmc(0.75, 1.0)
     assert_is(found, utilisation=0.75, L=3.0, Lq=2.25, W=4.0, Wq=3.0, P_wait=0.75, throughput=0.75)
     assert theory.mmc_wait_exceeds(0.75, 1.0, 1, 10.8322008) == pytest.approx(0.05, rel=1e-6)
+    assert theory.mmc_wait_quantile(0.75, 1.0, 1, 0.95) == pytest.approx(10.8322008, rel=CLOSE)
+    assert theory.mmc_wait_quantile(0.2, 0.1, 3, 0.95) == pytest.approx(21.84802057, rel=CLOSE)
+    assert theory.mmc_wait_quantile(0.2, 0.1, 3, 0.5) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ class Lab:
         self.engine = Engine()
         self.told: dict[str, list[tuple[JobEvent, int]]] = {}
         self.by: dict[str, list[str | None]] = {}
-        self.world = FleetWorld(self.engine, limits or Limits(), seed, robots, self._note)
+        named = {f"robot-{number}": profile for number, profile in enumerate(robots, 1)}
+        self.world = FleetWorld(self.engine, limits or Limits(), seed, named, self._note)
 
     def _note(self, now_ns: int, fact: Fact) -> None:
         job = fact.record.job
