@@ -28,6 +28,7 @@ from actors.event_bus import event_bus
 from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
 from simulators.load.cli import Where, load_app
+from simulators.queue.cli import queue_app
 
 if TYPE_CHECKING:
     from actors.attachment import Attachment
@@ -717,6 +718,7 @@ def down(
     out.print(f"fleetcast: stopped {ended} actors")
 
 
+app.add_typer(queue_app(out), name="queue")
 app.add_typer(load_app(_stage, _run_loop, out, version("fleetcast")), name="load")
 
 if __name__ == "__main__":

@@ -21,22 +21,25 @@ MSER_BATCH = 5
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """`low` to `high` holds the true value with the probability that was asked for."""
+    """`low` to `high` holds the true value with the probability that was asked for; `error` is the standard
+    error of the estimate."""
 
     estimate: float
     low: float
     high: float
+    error: float
 
-    @property
-    def half_width(self) -> float:
-        return (self.high - self.low) / 2
-
-    def z(self, truth: float, level: float = LEVEL) -> float:
+    def z(self, truth: float) -> float:
         """How many standard errors the estimate is from `truth`."""
-        error = self.half_width / float(stats.norm.ppf((1 + level) / 2))
-        if error == 0:
+        if self.error == 0:
             return 0.0 if self.estimate == truth else inf
-        return (self.estimate - truth) / error
+        return (self.estimate - truth) / self.error
+
+
+def _about(mean: float, error: float, freedom: float, level: float) -> Interval:
+    """By Student's t."""
+    width = error * float(stats.t.ppf((1 + level) / 2, freedom))
+    return Interval(mean, mean - width, mean + width, error)
 
 
 def _series(values: Sequence[float] | Floats, least: int) -> Floats:
@@ -52,9 +55,7 @@ def mean_of(values: Sequence[float] | Floats, level: float = LEVEL) -> Interval:
     """Of independent values, such as those of replications: Student's t."""
     series = _series(values, 2)
     error = float(np.std(series, ddof=1)) / sqrt(len(series))
-    width = error * float(stats.t.ppf((1 + level) / 2, len(series) - 1))
-    mean = float(np.mean(series))
-    return Interval(mean, mean - width, mean + width)
+    return _about(float(np.mean(series)), error, len(series) - 1, level)
 
 
 def difference_of(
@@ -77,9 +78,9 @@ def percentile_of(values: Sequence[float] | Floats, percent: float, level: float
         raise Misuse(f"a percentile is between 0 and 100, not {percent:g}")
     low = int(stats.binom.ppf((1 - level) / 2, count, share))
     high = int(stats.binom.ppf((1 + level) / 2, count, share))
-    return Interval(
-        float(np.quantile(series, share)), float(series[max(0, low - 1)]), float(series[min(count - 1, high)])
-    )
+    least, most = float(series[max(0, low - 1)]), float(series[min(count - 1, high)])
+    error = (most - least) / 2 / float(stats.norm.ppf((1 + level) / 2))
+    return Interval(float(np.quantile(series, share)), least, most, error)
 
 
 def batch_means(values: Sequence[float] | Floats, batch: int) -> Floats:
@@ -114,8 +115,7 @@ def steady_mean(values: Sequence[float] | Floats, batches: int = 32, level: floa
     mean = float(np.mean(series))
     spread = float(np.sum((means - mean) ** 2))
     variance = count * size / ((count - size + 1) * (count - size)) * spread / count
-    width = sqrt(variance) * float(stats.t.ppf((1 + level) / 2, 1.5 * (batches - 1)))
-    return Interval(mean, mean - width, mean + width)
+    return _about(mean, sqrt(variance), 1.5 * (batches - 1), level)
 
 
 class TimeAverage:

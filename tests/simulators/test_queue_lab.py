@@ -44,10 +44,10 @@ def found(what: Scenario, **given: Any) -> lab.Findings:
 @pytest.mark.parametrize(
     ("what", "model"),
     [
-        (scenario(lasts="1 h"), "M/M/1"),
-        (scenario("{kind: poisson, rate: 2}", robots=4, lasts="20 min"), "M/M/4"),
-        (scenario(service="{kind: constant, value: 1s}", lasts="1 h"), "M/G/1"),
-        (scenario("{kind: constant, rate: 0.7}", lasts="1 h"), "D/M/1"),
+        (scenario(lasts="20 min"), "M/M/1"),
+        (scenario("{kind: poisson, rate: 2}", robots=4, lasts="5 min"), "M/M/4"),
+        (scenario(service="{kind: constant, value: 1s}", lasts="20 min"), "M/G/1"),
+        (scenario("{kind: constant, rate: 0.7}", lasts="15 min"), "D/M/1"),
     ],
 )
 def test_the_fleet_is_the_queue_that_it_should_be(what: Scenario, model: str) -> None:

@@ -64,7 +64,7 @@ def test_pairs_that_met_the_same_differ_by_little() -> None:
     paired = statistics.difference_of(met, faster)
     assert paired.high < 0
     assert paired.estimate == pytest.approx(-0.1 * np.mean(met))
-    assert paired.half_width < statistics.mean_of(met).half_width / 5
+    assert paired.error < statistics.mean_of(met).error / 5
 
 
 def test_a_figure_is_weighed_by_how_long_it_lasted() -> None:
@@ -76,10 +76,11 @@ def test_a_figure_is_weighed_by_how_long_it_lasted() -> None:
 
 
 def test_z_is_in_standard_errors() -> None:
-    found = Interval(10.0, 10.0 - 1.959964, 10.0 + 1.959964)
-    assert found.z(8.0) == pytest.approx(2.0, rel=1e-6)
-    assert Interval(1.0, 1.0, 1.0).z(1.0) == 0.0
-    assert Interval(1.0, 1.0, 1.0).z(2.0) == inf
+    found = statistics.mean_of([8.0, 10.0, 12.0])
+    assert found.error == pytest.approx(2 / 3**0.5)
+    assert found.z(8.0) == pytest.approx(3**0.5)
+    assert statistics.mean_of([1.0, 1.0]).z(1.0) == 0.0
+    assert statistics.mean_of([1.0, 1.0]).z(2.0) == inf
 
 
 @pytest.mark.parametrize(

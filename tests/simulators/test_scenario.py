@@ -91,6 +91,7 @@ def test_the_scenarios_that_users_look_for_are_there() -> None:
         "noisy-neighbour",
         "soak",
         "ten-thousand",
+        "one-robot",
     }
 
 
