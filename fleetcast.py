@@ -33,7 +33,7 @@ from simulators.queue.cli import queue_app
 if TYPE_CHECKING:
     from actors.attachment import Attachment
     from api.settings import Settings
-    from simulators.load.stage import Stage
+    from simulators.load.venue import Venue
     from simulators.scenario import ActorFault, Scenario
 
 __all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main"]
@@ -676,11 +676,11 @@ async def _harm_actor(supervisor: Any, fault: ActorFault) -> None:
 
 
 @contextlib.contextmanager
-def _stage(where: Where, plan: Scenario) -> Iterator[Stage]:
+def _set_up(where: Where, plan: Scenario) -> Iterator[Venue]:
     """For a load test: a server that answers, and a Ray whose nodes make the load."""
     from actors.supervisor import SERVER_ACTORS, Supervisor
     from fleet.limits import Limits
-    from simulators.load.stage import Stage
+    from simulators.load.venue import Venue
 
     namespace = f"fleetcast-load-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as undo:
@@ -692,7 +692,7 @@ def _stage(where: Where, plan: Scenario) -> Iterator[Stage]:
             url, token = _client(where.url, where.token, "operator", plan.lasts_s + 3_600)
         harm = partial(_harm_actor, supervisor) if where.serve else None
         everywhere = supervisor.simulator_everywhere
-        yield Stage(url, token, supervisor.simulator, everywhere, frozenset(SERVER_ACTORS), harm)
+        yield Venue(url, token, supervisor.simulator, everywhere, frozenset(SERVER_ACTORS), harm)
 
 
 def _run_loop(work: Any) -> Any:
@@ -719,7 +719,7 @@ def down(
 
 
 app.add_typer(queue_app(out), name="queue")
-app.add_typer(load_app(_stage, _run_loop, out, version("fleetcast")), name="load")
+app.add_typer(load_app(_set_up, _run_loop, out, version("fleetcast")), name="load")
 
 if __name__ == "__main__":
     main()

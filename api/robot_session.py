@@ -241,6 +241,7 @@ class RobotSession:
         if answer.refused == "superseded":
             self.supersede()
         elif answer.refused:
+            self._registered = False
             return Error(code=answer.refused, detail=f"{self.robot_id} is not registered: register first")
         for job_id in answer.cancel:
             self.cancel(job_id)

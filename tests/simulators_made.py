@@ -60,7 +60,7 @@ def performance(
         gaps=0,
         not_understood=0,
         generator=Generator({"p99": 1.0}, 0.0),
-        usage=usage.figures(1_024, 1_024 * 2_048),
+        usage=usage.figures(1_024),
         thresholds=[Verdict("events_lost", "== 0", 0.0, True)],
         version="0.0.0-test",
     )
@@ -83,9 +83,13 @@ def usage_log() -> UsageLog:
     log.note(-2.0, [_node("a", -2.0, server_mib=100), _node("b", -2.0)])
     log.before_robots()
     log.note(-1.0, [_node("a", -1.0, server_mib=101), _node("b", -1.0)])
-    log.begin()
+    log.begin(generator_robots=1_024 * 2_048)
     for at_s in range(10):
         log.note(float(at_s), [_node("a", float(at_s), server_mib=101 + at_s), _node("b", float(at_s))])
+    log.end()
+    for at_s in range(10, 40):  # nobody has anything to do any more, and then the server is gone
+        idle = msgspec.structs.replace(_node("a", 9.0, server_mib=500), at_s=float(at_s))
+        log.note(float(at_s), [idle if at_s < 30 else _node("a", float(at_s)), _node("b", float(at_s))])
     return log
 
 

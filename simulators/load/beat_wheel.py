@@ -47,6 +47,9 @@ class BeatWheel:
         self._planned[robot] = now_us + self._interval_us * self._rng.random()
         self._due[robot] = int(self._planned[robot])
 
+    def runs(self, robot: int) -> bool:
+        return bool(self._due[robot] != NEVER)
+
     def end(self, robot: int) -> None:
         self._due[robot] = NEVER
 

@@ -18,7 +18,7 @@ from fleet.errors import Misuse, Unavailable
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.load.limit import LimitSearch
     from simulators.load.outcome import Outcome
-    from simulators.load.stage import Stage
+    from simulators.load.venue import Venue
     from simulators.scenario import Scenario
 
 FIND_S = "30s"
@@ -35,7 +35,7 @@ class Where:
     num_cpus: int = 2
 
 
-SetStage = Callable[[Where, Any], AbstractContextManager["Stage"]]  # for a Scenario
+SetUp = Callable[[Where, Any], AbstractContextManager["Venue"]]  # for a Scenario
 RunLoop = Callable[[Any], Any]  # an event loop for a coroutine
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
@@ -66,7 +66,7 @@ class _RunUnlessNamed(typer.core.TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def load_app(set_stage: SetStage, run_loop: RunLoop, out: Console, version: str) -> typer.Typer:
+def load_app(set_up: SetUp, run_loop: RunLoop, out: Console, version: str) -> typer.Typer:
     app = typer.Typer(
         cls=_RunUnlessNamed,
         no_args_is_help=True,
@@ -77,9 +77,9 @@ def load_app(set_stage: SetStage, run_loop: RunLoop, out: Console, version: str)
     def perform(where: Where, plan: Scenario, folder: Path, drain_s: float, results: Path) -> Outcome:
         from simulators.load import command
 
-        with set_stage(where, plan) as stage:
+        with set_up(where, plan) as venue:
             try:
-                outcome: Outcome = run_loop(command.run(plan, folder, stage, drain_s, results, out, version))
+                outcome: Outcome = run_loop(command.run(plan, folder, venue, drain_s, results, out, version))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 raise Unavailable("stopped before the results were written") from None
         return outcome

@@ -12,14 +12,14 @@ from simulators.load import console, results
 from simulators.load.conductor import Conductor
 from simulators.load.load_report import load_report
 from simulators.load.outcome import Outcome
-from simulators.load.stage import Stage
+from simulators.load.venue import Venue
 from simulators.scenario import Scenario
 
 
 async def run(
     scenario: Scenario,
     folder: Path,
-    stage: Stage,
+    venue: Venue,
     drain_s: float,
     results_in: Path,
     out: Console,
@@ -39,7 +39,7 @@ async def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, interrupt)
     with console.shown(out) as tell:
-        conductor = Conductor(scenario, folder, stage, tell, drain_s, version)
+        conductor = Conductor(scenario, folder, venue, tell, drain_s, version)
         performance = await conductor.perform(stop)
     outcome = performance.outcome
     console.tell_outcome(out, outcome)

@@ -23,8 +23,8 @@ from simulators.load.ledger import Tally
 from simulators.load.outcome import Generator, JobFigures, Outcome, Rates
 from simulators.load.players import Players, added
 from simulators.load.server import Server
-from simulators.load.stage import Stage
 from simulators.load.usage_log import UsageLog
+from simulators.load.venue import Venue
 from simulators.load.watchers import latencies
 from simulators.scenario import (
     ActorFault,
@@ -91,16 +91,16 @@ class Conductor:
         self,
         scenario: Scenario,
         folder: Path,
-        stage: Stage,
+        venue: Venue,
         tell: Callable[[Moment], None],
         drain_s: float,
         version: str,
     ) -> None:
         self._scenario = scenario
         self._folder = folder
-        self._server = Server(stage.url, stage.token)
-        self._make_players = partial(Players, scenario, folder, stage, secrets.token_hex(4))
-        self._harm_actor = stage.harm_actor
+        self._server = Server(venue.url, venue.token)
+        self._make_players = partial(Players, scenario, folder, venue, secrets.token_hex(4))
+        self._harm_actor = venue.harm_actor
         self._tell = tell
         self._drain_s = drain_s
         self._version = version
@@ -191,7 +191,7 @@ class Conductor:
         await self._settle(stop)
         await self._players.measure()
         self._first = self._last = await self._look("settling")
-        self._usage.begin()
+        self._usage.begin(sum(each.memory for each in self._players.fleet_reports()))
         self._began_s = self._answered = time.monotonic()
         await self._players.start_jobs(time.monotonic_ns() // 1_000)
         self._faults = [asyncio.ensure_future(self._harm(fault)) for fault in self._scenario.faults]
@@ -202,6 +202,7 @@ class Conductor:
             await self._pause(stop, min(EVERY_S, left_s))
             self._last = await self._look("running")
         self._ended_s = time.monotonic()
+        self._usage.end()
         await self._players.hush()
 
     async def _harm(self, fault: Fault) -> None:
@@ -352,7 +353,7 @@ class Conductor:
                 gaps=sum(each.gaps for each in reports),
                 not_understood=sum(each.not_understood for each in reports),
                 generator=Generator(lag, players.clock_error_ms),
-                usage=self._usage.figures(scenario.robots, sum(each.memory for each in fleets)),
+                usage=self._usage.figures(scenario.robots),
                 thresholds=outcome.verdicts(scenario, measured),
                 version=self._version,
             ),

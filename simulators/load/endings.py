@@ -34,7 +34,11 @@ class Endings:
         self._socket = url.replace("http", "ws", 1).rstrip("/") + "/api/v1/ws/live-jobs" + query
         self._tell = tell
         self._open_jobs = open_jobs
-        self._connected = asyncio.Event()
+        self._missed = asyncio.Event()
+
+    def ask(self) -> None:
+        """Something may have been missed."""
+        self._missed.set()
 
     async def run(self, http: httpx.AsyncClient) -> None:
         """Until it is cancelled."""
@@ -44,7 +48,7 @@ class Endings:
         while True:
             try:
                 async with connect(self._socket, logger=_quiet, compression=None) as socket:
-                    self._connected.set()
+                    self._missed.set()
                     async for message in socket:
                         with contextlib.suppress(msgspec.DecodeError):
                             event = _read(message)
@@ -56,11 +60,11 @@ class Endings:
 
     async def _ask(self, http: httpx.AsyncClient) -> None:
         while True:
-            await self._connected.wait()
-            self._connected.clear()
+            await self._missed.wait()
+            self._missed.clear()
             for job_id in list(self._open_jobs()):
                 if not await self._ask_for(http, job_id):
-                    self._connected.set()  # once more, after a pause
+                    self._missed.set()  # once more, after a pause
                     await asyncio.sleep(PAUSE_S)
                     break
 

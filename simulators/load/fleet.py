@@ -237,16 +237,20 @@ class LoadFleet(Clocked):
             # Not at its welcome: a beat may overtake the registration, and be refused.
             del self._registering[robot.number]
             self._beating[robot.number] = True
-            if not self._hushed:
-                self._wheel.begin(robot.number, self.clock.now_us())
-        if ack.jobs and self._hushed and not self._silent:
-            self._wheel.begin(robot.number, self.clock.now_us())
+            if not self._hushed or robot.brain.busy:
+                self._begin(robot)
+        if ack.jobs and self._hushed and not self._wheel.runs(robot.number):
+            self._begin(robot)
         for job in ack.jobs or ():
             self._held[job.job_id, job.token] = JobWord(job.job_id, job.token, self.clock.now_us())
             if self._reader is not None:
                 self._reader.job_id = job.job_id
         if self._ends and (ended := self._ends.pop((robot.number, str(ack.id)), None)):
             self._end(ended, acked_us=self.clock.now_us())
+
+    def _begin(self, robot: Robot) -> None:
+        if not self._silent:
+            self._wheel.begin(robot.number, self.clock.now_us())
 
     def on_said(self, robot: Robot, message: FromRobot) -> None:
         if isinstance(message, Register) and not self._beating[robot.number]:

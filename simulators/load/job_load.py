@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from simulators.scenario import ClosedArrivals, Jobs, Segment
 
 MAX_PER_POST = 1_000
 MAX_POSTS = 64  # under way at once
+MAX_EARLY = 100_000  # ends of jobs that may be ours
 MAX_WAITING = 100_000  # jobs, for a post; more are not submitted, and counted
 TICK_S = 0.005
 PAUSE_S = 0.5  # before a refused post is made again
@@ -133,11 +135,17 @@ class JobLoad(Clocked):
             self._arrivals.ended(number, (self.clock.now_us() - self._begins_us) / 1e6)
         elif self._posts:  # perhaps ours, whose answer is on its way
             self._over_early.add(job_id)
+            if len(self._over_early) > MAX_EARLY:
+                self._over_early.clear()
+                self._endings.ask()
 
     def _note_open(self, job_id: str, number: int) -> None:
         self._numbers[job_id] = number
         if job_id in self._over_early:
             self._on_end(job_id)
+
+    def _post_ended(self, post: asyncio.Task[None]) -> None:
+        self._posts.discard(post)
         if not self._posts:
             self._over_early.clear()
 
@@ -154,13 +162,13 @@ class JobLoad(Clocked):
             self._lag.record_one(now_us - due_us)
         task = asyncio.get_running_loop().create_task(self._post(http, batch))
         self._posts.add(task)
-        task.add_done_callback(self._posts.discard)
+        task.add_done_callback(self._post_ended)
 
     async def _post(self, http: httpx.AsyncClient, batch: list[tuple[Planned, int]]) -> None:
         """Until there is a definite answer."""
         bodies = [planned.body for planned, _ in batch]
         headers = {"Idempotency-Key": f"{self._run}-{batch[0][0].number}"}
-        while True:
+        for tries in itertools.count(1):
             try:
                 answer = await http.post("/jobs", json=bodies, headers=headers)
             except httpx.TransportError as error:
@@ -174,6 +182,8 @@ class JobLoad(Clocked):
                     if self._closed:
                         self._note_open(job["job_id"], planned.number)
                 self._accepted += len(batch)
+                if tries > 1:  # they may have been made, and be over, since the first
+                    self._endings.ask()
                 return
             self._note_refusal(str(answer.status_code))
             if answer.status_code not in (409, 429, 503):

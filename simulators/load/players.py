@@ -17,8 +17,8 @@ from simulators.load.fleet import FleetReport, LoadFleet, Sent
 from simulators.load.job_book import JobBook
 from simulators.load.job_load import JobLoad, JobsReport
 from simulators.load.latency import Latencies
-from simulators.load.stage import Stage
-from simulators.load.usage import NodeUsage, UsageSampler
+from simulators.load.usage import NodeUsage, UsageSampler, node_name
+from simulators.load.venue import Venue
 from simulators.load.watchers import (
     Judged,
     Origin,
@@ -73,11 +73,11 @@ class JobsPlayer(msgspec.Struct):
 class Players:
     """Their names begin with `run`."""
 
-    def __init__(self, scenario: Scenario, folder: Path, stage: Stage, run: str) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, venue: Venue, run: str) -> None:
         self.book = JobBook()
         self.seconds: dict[int, list[Second]] = {}
         self.clock_error_ms = 0.0
-        where, spawn = (stage.url, stage.token), stage.spawn
+        where, spawn = (venue.url, venue.token), venue.spawn
         robots = [(_robots_of(name), fleet.count) for name, fleet in scenario.fleets.items()]
         self.watchers = []
         for name, spec in scenario.watchers.items():
@@ -97,8 +97,9 @@ class Players:
         if scenario.jobs is not None:
             what = (scenario.jobs, scenario.load, scenario.seed, str(folder), run)
             self.jobs = JobsPlayer(spawn(f"{run}-jobs", JobLoad, *where, *what))
-        sides = (stage.server_actors, frozenset(role.__name__ for role in (WatcherCrowd, LoadFleet, JobLoad)))
-        self._samplers = stage.spawn_everywhere(f"{run}-usage", UsageSampler, stage.url, *sides)
+        ours = frozenset(role.__name__ for role in (WatcherCrowd, LoadFleet, JobLoad))
+        where_from = (venue.url, node_name(), venue.server_actors, ours)
+        self._samplers = venue.spawn_everywhere(f"{run}-usage", UsageSampler, *where_from)
 
     def _actors(self) -> list[Any]:
         jobs = [self.jobs.actor] if self.jobs else []

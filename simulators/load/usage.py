@@ -1,15 +1,18 @@
-"""What the server under test and those who make the load use of each node, sampled beside the measurement."""
+"""What the server under test and those who make the load use of each node, sampled beside the
+measurement."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Collection
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import msgspec
 import psutil
 
+MOST_TRIES = 3  # to find who listens: that reads every socket of the node
 LOOK_EVERY_S = 5.0  # for processes that are new: that reads every process of the node
 RAY = "ray::"
 
@@ -45,8 +48,7 @@ class _Side:
         self._cpu_s = 0.0
 
     def keep(self, found: Collection[psutil.Process]) -> None:
-        for process in found:
-            self._processes.setdefault(process, -1.0)
+        self._processes = {process: self._processes.get(process, -1.0) for process in found}
 
     def used(self) -> Used:
         """What a process used before it was found does not count; one that ended is forgotten."""
@@ -66,11 +68,13 @@ class _Side:
 
 
 class UsageSampler:
-    """One on each node. The server is whoever listens at `url`, if that is here, with what it started, and
-    the actors of the classes `server`; those of `generator` make the load."""
+    """One on each node. The server is whoever listens at `url`, as it is understood on the node `driver`, if
+    that is here, with what it started, and the actors of the classes `server`; those of `generator` make the
+    load."""
 
-    def __init__(self, url: str, server: Collection[str], generator: Collection[str]) -> None:
-        self._port = _port(url)
+    def __init__(self, url: str, driver: str, server: Collection[str], generator: Collection[str]) -> None:
+        self._port = _port(url, driver)
+        self._tries = 0
         self._names = {"server": frozenset(server), "generator": frozenset(generator)}
         self._sides = {"server": _Side(), "generator": _Side()}
         self._looked_s = float("-inf")
@@ -81,12 +85,13 @@ class UsageSampler:
         if now_s - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now_s
             self._look()
-        busy = psutil.cpu_times()
+        times = psutil.cpu_times()._asdict()
+        idle = ("idle", "iowait", "guest", "guest_nice")  # guests are in the users' times already
         return NodeUsage(
-            node=socket.gethostname(),
+            node=node_name(),
             at_s=now_s,
             cores=psutil.cpu_count() or 1,
-            busy_s=sum(busy) - busy.idle - getattr(busy, "iowait", 0.0) - getattr(busy, "guest", 0.0),
+            busy_s=sum(spent_s for name, spent_s in times.items() if name not in idle),
             memory=int(psutil.virtual_memory().used),
             **{name: side.used() for name, side in self._sides.items()},
         )
@@ -99,7 +104,8 @@ class UsageSampler:
             for side, names in self._names.items():
                 if title.startswith(RAY) and name in names:
                     found[side].add(process)
-        if self._door is None or not self._door.is_running():
+        if self._tries < MOST_TRIES and (self._door is None or not self._door.is_running()):
+            self._tries += 1
             self._door = _listener(self._port)
         if self._door is not None:
             found["server"] |= {self._door, *_children(self._door)}
@@ -108,7 +114,11 @@ class UsageSampler:
             self._sides[side].keep(processes)
 
 
-def _port(url: str) -> int | None:
+def node_name() -> str:
+    return socket.gethostname()
+
+
+def _port(url: str, driver: str) -> int | None:
     """None of a server that is elsewhere."""
     try:
         parts = urlsplit(url)
@@ -116,6 +126,8 @@ def _port(url: str) -> int | None:
     except (OSError, ValueError):
         return None
     ours = {each.address for addresses_of in psutil.net_if_addrs().values() for each in addresses_of}
+    if driver != node_name():
+        addresses -= {address for address in addresses if ip_address(address).is_loopback}
     return (parts.port or {"https": 443}.get(parts.scheme, 80)) if addresses & ours else None
 
 

@@ -108,18 +108,26 @@ class _Watcher(WSListener):
         self._crowd.on_open(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.TEXT:
+        kind = frame.msg_type
+        if kind == WSMsgType.TEXT:
             self._frames.append(frame.get_payload_as_bytes())
-        if frame.last_in_buffer and self._frames:
-            frames, self._frames = self._frames, []
-            self._crowd.on_read(self, frames)
-        if frame.msg_type == WSMsgType.CLOSE:
+        elif kind == WSMsgType.PING:  # answered here: what picows answers itself is never the last of a read
+            transport.send_pong(frame.get_payload_as_bytes())
+        if frame.last_in_buffer:
+            self._hand_over()
+        if kind == WSMsgType.CLOSE:
             self._crowd.on_close(str(int(frame.get_close_code().value)))
             transport.send_close(frame.get_close_code())
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self._hand_over()
         self.transport = None
+
+    def _hand_over(self) -> None:
+        if self._frames:
+            frames, self._frames = self._frames, []
+            self._crowd.on_read(self, frames)
 
 
 _Read = tuple[_Watcher, int, list[bytes]]  # frames, and when they were read
@@ -350,7 +358,11 @@ class WatcherCrowd(Clocked):
         try:
             async with self._connecting:
                 await ws_connect(
-                    lambda: watcher, f"{self._url}?{given}", logger_name=_socket_log, max_redirects=0
+                    lambda: watcher,
+                    f"{self._url}?{given}",
+                    logger_name=_socket_log,
+                    max_redirects=0,
+                    enable_auto_pong=False,
                 )
         except Exception as error:  # whatever it was, it comes again
             self._closed[type(error).__name__] += 1

@@ -26,10 +26,8 @@ class History:
     """Jobs are numbered from 1, in the order in which they came. Times are told in nanoseconds, and kept.
     Memory grows with the jobs."""
 
-    def __init__(self, lasts_s: float, classes: list[str]) -> None:
+    def __init__(self, lasts_s: float) -> None:
         self.lasts_s = lasts_s
-        self.classes = classes
-        self._class: list[int] = []
         self._came: list[int] = []
         self._began: list[int] = []
         self._left: list[int] = []
@@ -40,9 +38,8 @@ class History:
 
     # -- as it is told
 
-    def came(self, number: int, kind: int, now_ns: int) -> None:
+    def came(self, number: int, now_ns: int) -> None:
         assert number == len(self._came) + 1
-        self._class.append(kind)
         self._came.append(now_ns)
         self._began.append(NEVER)
         self._left.append(NEVER)
@@ -72,14 +69,15 @@ class History:
     def __len__(self) -> int:
         return len(self._came)
 
-    @property
-    def came_s(self) -> Floats:
-        return np.array(self._came) / SECOND
+    def has_begun(self, number: int) -> bool:
+        return self._began[number - 1] != NEVER
 
-    def waits_s(self) -> Floats:
-        """From coming to being served first, of those who were, in the order in which they came."""
-        came, began = np.array(self._came), np.array(self._began)
-        return np.asarray((began - came)[began != NEVER] / SECOND)
+    def waits_s(self) -> tuple[Floats, Floats]:
+        """Of those who were served, in the order in which they came: when that was, and how long it took
+        from there to being served first."""
+        came, began = np.array(self._came, dtype=np.int64), np.array(self._began, dtype=np.int64)
+        these = began != NEVER
+        return came[these] / SECOND, (began - came)[these] / SECOND
 
     def window(self, from_s: float) -> Window:
         return Window(self, from_s)
@@ -109,8 +107,8 @@ class Window:
         self._fate = np.array(history._fate)
 
     def metrics(self, slots: int) -> dict[str, float]:
-        """By the names of queueing theory (see `simulators.queue.theory.Steady`); `slots` is how many jobs
-        the robots can do at once. What did not happen in it has no figure."""
+        """By the names of queueing theory; `Wq` and `P_wait` are of those who were begun, `W` of those who
+        were served. `slots` is how many jobs the robots can do at once. What did not happen has no figure."""
         came = self._came >= self._from_s
         began = self._began / SECOND >= self._from_s
         left = self._left / SECOND >= self._from_s
@@ -132,7 +130,7 @@ class Window:
             found |= {f"W_p{percent}": float(np.percentile(times, percent)) for percent in (50, 95, 99)}
         if arrived := np.count_nonzero(came):
             for name, fate in (("P_block", Fate.BLOCKED), ("P_abandon", Fate.ABANDONED)):
-                found[name] = np.count_nonzero(left & (self._fate == fate)) / arrived
+                found[name] = np.count_nonzero(came & (self._fate == fate)) / arrived
         return found
 
     def _mean(self, serving: bool) -> float:

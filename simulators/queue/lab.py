@@ -13,6 +13,7 @@ from simulators.queue import statistics
 from simulators.queue.history import History
 from simulators.queue.play import play
 from simulators.queue.recognise import Known, check, recognised, slots_of
+from simulators.queue.theory import Unstable
 from simulators.scenario import Scenario
 
 LEAST_WAITS = 20  # before it can be told when a queue has settled
@@ -89,7 +90,7 @@ def _known(scenario: Scenario, warnings: list[str]) -> Known | None:
     """A queue that grows may be looked at, too: for as long as the scenario lasts."""
     try:
         return recognised(scenario)
-    except Misuse as overloaded:
+    except Unstable as overloaded:
         warnings.append(f"{overloaded.detail}; these figures are those of the first {scenario.lasts_s:g} s")
         return None
 
@@ -98,14 +99,14 @@ def _warm_up(histories: Sequence[History], warnings: list[str]) -> float:
     """By the waits of each replication; the longest counts for all."""
     longest_s = 0.0
     for history in histories:
-        waits = history.waits_s()
+        came_s, waits = history.waits_s()
         if len(waits) < LEAST_WAITS:
             warnings.append(f"only {len(waits)} jobs were begun in a replication: let it last longer")
             return 0.0
         cut = statistics.warm_up(waits)
         if cut >= len(waits) // 2 - statistics.MSER_BATCH:
             warnings.append("the queue had not settled when the scenario was half over: let it last longer")
-        longest_s = max(longest_s, float(history.came_s[cut]) if cut else 0.0)
+        longest_s = max(longest_s, float(came_s[cut]) if cut else 0.0)
     return min(longest_s, max(history.lasts_s for history in histories) / 2)
 
 

@@ -24,7 +24,10 @@ CLAIM_WAIT_MS = 30_000
 
 
 def seed_of(seed: int, replication: int) -> int:
-    """Replications are independent of each other, and each is the same whenever it is played."""
+    """Replications are independent of each other, and each is the same whenever it is played; 0 has the jobs
+    that `fleetcast load` submits."""
+    if replication == 0:
+        return seed
     return int(np.random.SeedSequence(seed, spawn_key=(replication,)).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -63,10 +66,10 @@ class Player:
         self._ends_s = scenario.lasts_s
         self._engine = Engine()
         self._world = FleetWorld(self._engine, limits_of(scenario), seed, robots_of(scenario), self._note)
-        self._classes = list(scenario.jobs.classes)
         self._arrivals = arrivals_of(scenario.jobs, scenario.load, seed, folder)
         self._planned: dict[str, Planned] = {}
-        self._history = History(scenario.lasts_s, self._classes)
+        self._due_s: float | None = None  # when an arrival is planned
+        self._history = History(scenario.lasts_s)
 
     def play(self) -> History:
         self._plan_next()
@@ -74,15 +77,21 @@ class Player:
         return self._history
 
     def _plan_next(self) -> None:
+        """Who thinks for a shorter time comes before who began to think earlier."""
         next_s = self._arrivals.next_s
-        if next_s is not None and next_s < self._ends_s:
-            self._engine.at(round(next_s * SECOND), Turn.ARRIVAL, 0, partial(self._arrive, next_s))
+        if next_s is None or next_s >= self._ends_s or (self._due_s is not None and self._due_s <= next_s):
+            return
+        self._due_s = next_s
+        self._engine.at(round(next_s * SECOND), Turn.ARRIVAL, 0, partial(self._arrive, next_s))
 
     def _arrive(self, now_s: float) -> None:
+        if self._due_s != now_s:
+            return  # an earlier one took its place
+        self._due_s = None
         for planned in self._arrivals.due(now_s):
             job_id = f"job-{planned.number}"
             self._planned[job_id] = planned
-            self._history.came(planned.number, self._classes.index(planned.body["name"]), self._engine.now_ns)
+            self._history.came(planned.number, self._engine.now_ns)
             try:
                 self._world.submit(job_id, msgspec.convert(planned.body, JobSpec))
             except Full:
@@ -99,18 +108,14 @@ class Player:
         elif job.status is JobStatus.RUNNING:
             self._history.begins(number, now_ns)
         elif job.status in TERMINAL:
-            served = job.status is JobStatus.COMPLETED
-            gave_up = job.started_at is None
-            fate = Fate.SERVED if served else Fate.ABANDONED if gave_up else Fate.FAILED
-            self._leave(job.job_id, fate)
+            served, begun = job.status is JobStatus.COMPLETED, self._history.has_begun(number)
+            self._leave(job.job_id, Fate.SERVED if served else Fate.FAILED if begun else Fate.ABANDONED)
 
     def _leave(self, job_id: str, fate: Fate) -> None:
         planned = self._planned.pop(job_id)
         self._history.leaves(planned.number, self._engine.now_ns, fate)
-        closed = self._arrivals.next_s is None
         self._arrivals.ended(planned.number, self._engine.now_ns / SECOND)
-        if closed:
-            self._plan_next()
+        self._plan_next()
 
 
 def play(scenario: Scenario, folder: Path, replication: int) -> History:

@@ -33,37 +33,44 @@ class Known(msgspec.Struct, frozen=True):
 
 def moments_of(distribution: Distribution, speed: float = 1.0) -> Moments:
     """Of the time that a robot of that `speed` needs."""
-    first, second, third = _moments(distribution)
-    return Moments(first / speed, second / speed**2, third / speed**3)
+    found = _moments(distribution)
+    return Moments(found.mean / speed, found.second / speed**2, found.third / speed**3)
 
 
-def _moments(distribution: Distribution) -> tuple[float, float, float]:
+def _moments(distribution: Distribution) -> Moments:
     match distribution:
         case Constant(value=value):
-            return value, value**2, value**3
+            return _constant(value)
         case Exponential(mean=mean):
-            return mean, 2 * mean**2, 6 * mean**3
+            return _exponential(mean)
         case Erlang(phases=k, mean=mean):
-            return mean, mean**2 * (k + 1) / k, mean**3 * (k + 1) * (k + 2) / k**2
+            return Moments(mean, mean**2 * (k + 1) / k, mean**3 * (k + 1) * (k + 2) / k**2)
         case Hyperexponential(means=means, probabilities=probabilities):
-            parts = [(mean, 2 * mean**2, 6 * mean**3) for mean in means]
-            return _mixed(probabilities, parts)
+            return _mixed(probabilities, list(map(_exponential, means)))
         case Lognormal(mean=mean, scv=scv):
-            return mean, mean**2 * (1 + scv), mean**3 * (1 + scv) ** 3
+            return Moments(mean, mean**2 * (1 + scv), mean**3 * (1 + scv) ** 3)
         case Uniform(low=low, high=high):
             mean, half = (low + high) / 2, (high - low) / 2
-            return mean, mean**2 + half**2 / 3, mean**3 + mean * half**2
+            return Moments(mean, mean**2 + half**2 / 3, mean**3 + mean * half**2)
         case Empirical(values=values, weights=weights):
             weights = weights or [1.0] * len(values)
             shares = [weight / fsum(weights) for weight in weights]
-            return _mixed(shares, [(value, value**2, value**3) for value in values])
+            return _mixed(shares, list(map(_constant, values)))
 
 
-def _mixed(shares: list[float], parts: list[tuple[float, float, float]]) -> tuple[float, float, float]:
-    first, second, third = (
-        fsum(share * part[power] for share, part in zip(shares, parts, strict=True)) for power in range(3)
-    )
-    return first, second, third
+def _constant(value: float) -> Moments:
+    return Moments(value, value**2, value**3)
+
+
+def _exponential(mean: float) -> Moments:
+    return Moments(mean, 2 * mean**2, 6 * mean**3)
+
+
+def _mixed(shares: list[float], parts: list[Moments]) -> Moments:
+    def mean_of(power: str) -> float:
+        return fsum(share * getattr(part, power) for share, part in zip(shares, parts, strict=True))
+
+    return Moments(mean_of("mean"), mean_of("second"), mean_of("third"))
 
 
 def recognised(scenario: Scenario) -> Known | None:
@@ -78,10 +85,11 @@ def recognised(scenario: Scenario) -> Known | None:
     speed = next(iter(scenario.fleets.values())).speed
     servers = slots_of(scenario)
     weight = fsum(each.weight for each in classes)
-    service = Moments(
-        *_mixed([each.weight / weight for each in classes], [_moments(each.service) for each in classes])
+    service = _mixed(
+        [each.weight / weight for each in classes], [moments_of(each.service, speed) for each in classes]
     )
-    service = Moments(service.mean / speed, service.second / speed**2, (service.third or 0.0) / speed**3)
+    if service.mean == 0:
+        return None
     memoryless = all(isinstance(each.service, Exponential) for each in classes) and (
         len({each.service.mean_s for each in classes}) == 1
     )
@@ -123,7 +131,7 @@ def slots_of(scenario: Scenario) -> int:
 
 def _steady(scenario: Scenario) -> bool:
     load = scenario.load
-    return not scenario.faults and len(load) == 1 and load[0].load == load[0].load_after == 1.0
+    return len(load) == 1 and load[0].load == load[0].load_after == 1.0
 
 
 def _alike(fleets: list[Fleet]) -> bool:

@@ -95,12 +95,15 @@ def warm_up(values: Sequence[float] | Floats) -> int:
     Spratt (2000). As many as make the standard error of the mean of the others, in batches of five,
     smallest; half the series at most."""
     means = batch_means(values, MSER_BATCH)
+    means = means - np.mean(means)
     count = len(means)
     # Of means[d:], for every d at once: the sum of squares about their own mean.
     sums = np.cumsum(means[::-1])[::-1]
     squares = np.cumsum(means[::-1] ** 2)[::-1]
     left = count - np.arange(count)
-    statistic = (squares - sums**2 / left) / left.astype(np.float64) ** 2
+    spread = squares - sums**2 / left
+    rounding = 1e-12 * float(np.mean(np.abs(_series(values, 1)))) ** 2
+    statistic = np.where(spread > rounding, spread, 0.0) / left.astype(np.float64) ** 2
     return int(np.argmin(statistic[: count // 2 + 1])) * MSER_BATCH
 
 
@@ -116,24 +119,3 @@ def steady_mean(values: Sequence[float] | Floats, batches: int = 32, level: floa
     spread = float(np.sum((means - mean) ** 2))
     variance = count * size / ((count - size + 1) * (count - size)) * spread / count
     return _about(mean, sqrt(variance), 1.5 * (batches - 1), level)
-
-
-class TimeAverage:
-    """Of a figure that changes now and then, such as the length of a queue. Times in any one unit."""
-
-    def __init__(self, at: float = 0.0, value: float = 0.0) -> None:
-        self._at = self._began = at
-        self._value = value
-        self._area = 0.0
-
-    def set(self, at: float, value: float) -> None:
-        self._area += (at - self._at) * self._value
-        self._at, self._value = at, value
-
-    def add(self, at: float, change: float) -> None:
-        self.set(at, self._value + change)
-
-    def mean(self, at: float) -> float:
-        """From the beginning until `at`, which is not before the last change."""
-        lasted = at - self._began
-        return (self._area + (at - self._at) * self._value) / lasted if lasted > 0 else self._value

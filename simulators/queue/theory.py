@@ -8,7 +8,7 @@ grows for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, fsum, isfinite, log
+from math import exp, fsum, isfinite, isnan, log, nan
 
 import msgspec
 
@@ -36,16 +36,21 @@ class Steady(msgspec.Struct, frozen=True):
 
 
 class Moments(msgspec.Struct, frozen=True):
-    """Of a service time: E[S], E[S^2] and, where waiting times' variance is asked for, E[S^3]."""
+    """Of a service time: E[S], E[S^2] and E[S^3], which only the variance of waiting asks for: nan if
+    unknown."""
 
     mean: float
     second: float
-    third: float | None = None
+    third: float = nan
 
     @property
     def scv(self) -> float:
         """Squared coefficient of variation: variance over squared mean."""
         return self.second / self.mean**2 - 1
+
+
+class Unstable(Misuse):
+    """A queue that grows for ever has no steady state."""
 
 
 def _positive(**figures: float) -> None:
@@ -65,7 +70,7 @@ def _load(rate: float, mean: float, servers: int) -> float:
     _servers(servers)
     load = rate * mean / servers
     if load >= 1:
-        raise Misuse(
+        raise Unstable(
             f"the load is {load:g}: work arrives as fast as {servers} servers do it, and the queue grows for "
             "ever; it takes more servers, a capacity or patience"
         )
@@ -134,7 +139,7 @@ def birth_death(
         if most is None and up < down and exp(latest - most_likely) / (1 - up / down) < PRECISION * total:
             break
         if state >= MOST_STATES:
-            raise Misuse("this queue grows for ever, or for too long to be counted")
+            raise Unstable("this queue grows for ever, or for too long to be counted")
         logs.append(latest)
         if latest > most_likely:
             total, most_likely = total * exp(most_likely - latest), latest
@@ -221,7 +226,7 @@ def mg1(rate: float, service: Moments) -> Steady:
 def mg1_wait_second(rate: float, service: Moments, order: str = "fifo") -> float:
     """E[Wq^2] in M/G/1: by Takacs (1963) 2 Wq^2 + lambda E[S^3] / (3 (1 - rho)) for first come first served;
     over 1 - rho/2 in random order, over 1 - rho for last come first served (Fuhrmann 1985)."""
-    if service.third is None:
+    if isnan(service.third):
         raise Misuse("the variance of waiting needs the third moment of the service time")
     found = mg1(rate, service)
     load = found.utilisation
@@ -294,7 +299,7 @@ def _classes(rates: Sequence[float], services: Sequence[Moments]) -> _Classes:
         loads.append(loads[-1] + rate * service.mean)
         residual.append(residual[-1] + rate * service.second / 2)
     if loads[-1] >= 1:
-        raise Misuse(f"the load is {loads[-1]:g}: the queue of the least urgent class grows for ever")
+        raise Unstable(f"the load is {loads[-1]:g}: the queue of the least urgent class grows for ever")
     return _Classes(loads, residual)
 
 

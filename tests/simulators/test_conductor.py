@@ -13,7 +13,7 @@ from conftest import World
 from fleet.errors import Misuse, Unavailable
 from simulators.load.conductor import Conductor, Moment, Performance
 from simulators.load.outcome import Outcome
-from simulators.load.stage import HarmActor, Stage
+from simulators.load.venue import HarmActor, Venue
 from simulators.scenario import ActorFault
 from simulators.scenario_file import scenario_of
 
@@ -47,9 +47,9 @@ def soon_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simulators.load.conductor.EVERY_S", 0.1)
 
 
-def stage(port: int, token: str, harm_actor: HarmActor | None = None) -> Stage:
+def venue(port: int, token: str, harm_actor: HarmActor | None = None) -> Venue:
     """Everybody is an object here."""
-    return Stage(
+    return Venue(
         f"http://127.0.0.1:{port}",
         token,
         lambda name, role, *args: role(*args),
@@ -63,7 +63,7 @@ async def perform(world: World, text: str = SMALL, **given: Any) -> tuple[Perfor
     conductor = Conductor(
         scenario_of(text.encode(), "small.yaml"),
         Path(),
-        stage(
+        venue(
             given.get("port", world.port),
             given.get("token", world.token("operator")),
             given.get("harm_actor"),
@@ -244,7 +244,7 @@ async def test_a_generator_that_starves_says_so(world: World, monkeypatch: pytes
     conductor = Conductor(
         scenario_of((QUIET + "  robots: {endpoint: robot-status, count: 1}\n").encode(), "quiet.yaml"),
         Path(),
-        stage(world.port, world.token("operator")),
+        venue(world.port, world.token("operator")),
         lambda moment: time.sleep(0.15),
         drain_s=1.0,
         version="0.0.0-test",

@@ -19,7 +19,7 @@ from fleet.errors import Misuse, Unavailable
 from simulators.load import outcome, results
 from simulators.load.cli import Where, load_app
 from simulators.load.outcome import Outcome
-from simulators.load.stage import Stage
+from simulators.load.venue import Venue
 from simulators.scenario import Scenario
 
 SCENARIO = """\
@@ -43,12 +43,12 @@ class Bench:
         self.file = folder / "yard.yaml"
         self.file.write_text(SCENARIO)
         monkeypatch.setattr("simulators.load.command.run", self._run)
-        self._app = load_app(self._stage, asyncio.run, Console(file=self.told, width=200), "0.0.0-test")
+        self._app = load_app(self._set_up, asyncio.run, Console(file=self.told, width=200), "0.0.0-test")
 
     @contextlib.contextmanager
-    def _stage(self, where: Where, plan: Scenario) -> Iterator[Stage]:
+    def _set_up(self, where: Where, plan: Scenario) -> Iterator[Venue]:
         self.wheres.append(where)
-        yield Stage("http://x", "token", lambda *args: None, lambda *args: [])
+        yield Venue("http://x", "token", lambda *args: None, lambda *args: [])
 
     async def _run(self, scenario: Scenario, *rest: Any) -> Outcome:
         self.ran.append((scenario.robots, scenario.lasts_s))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import Misuse
-from simulators.queue import lab, recognise
+from simulators.queue import lab, theory
 from simulators.queue.play import play, seed_of
 from simulators.scenario import Scenario
 from simulators.scenario_file import scenario_of
@@ -64,7 +64,7 @@ def test_theory_that_is_an_approximation_is_shown_and_not_judged() -> None:
         scenario("{kind: poisson, rate: 1}", "{kind: constant, value: 1s}", robots=2), replications=2
     )
     assert made.model == "M/G/2, by Allen and Cunneen"
-    assert made.metrics["Wq"].theory == pytest.approx(0.5 * recognise.theory.mmc(1.0, 1.0, 2).Wq)
+    assert made.metrics["Wq"].theory == pytest.approx(0.5 * theory.mmc(1.0, 1.0, 2).Wq)
     assert made.metrics["Wq"].z is None
 
 
@@ -103,7 +103,31 @@ def test_the_same_seed_gives_the_same_figures_and_replications_are_independent()
     assert found(scenario(), replications=2).metrics != found(other, replications=2).metrics
     assert len({seed_of(1, replication) for replication in range(100)}) == 100
     one, two = (play(scenario(), Path(), replication) for replication in (0, 1))
-    assert list(one.waits_s()) != list(two.waits_s())
+    assert one.waits_s()[1].tolist() != two.waits_s()[1].tolist()
+
+
+def test_users_who_think_at_random_come_when_they_are_due() -> None:
+    """Each thinks for 4 s and is served for 1 s, on average: the machine repair problem, with users for
+    robots that break, and a robot that mends."""
+    closed = "{kind: closed, users: 5, think: {kind: exponential, mean: 4s}}"
+    made = found(scenario(closed, lasts="20 min"), replications=6, warm_up_s=60.0)
+    truth = theory.machine_repair(5, failure_rate=1 / 4, repair_rate=1.0, repairers=1)
+    for name in ("L", "Lq", "W", "Wq", "throughput", "utilisation"):
+        interval = made.metrics[name]
+        assert interval.low - 0.1 * truth.L < getattr(truth, name) < interval.high + 0.1 * truth.L, name
+    assert made.metrics["throughput"].estimate == pytest.approx(truth.throughput, rel=0.05)
+
+
+def test_the_jobs_of_the_first_replication_are_those_of_a_load_test() -> None:
+    assert seed_of(7, 0) == 7
+
+
+def test_the_beginning_is_left_out_by_the_times_of_those_who_were_begun() -> None:
+    """Half of all give up: the hundredth who was served came about as the two hundredth of all."""
+    made = play(scenario("{kind: poisson, rate: 2}", more=", patience: 2s"), Path(), 0)
+    came_s, waits_s = made.waits_s()
+    assert len(came_s) == len(waits_s) < 0.7 * len(made)
+    assert came_s[-1] > 580
 
 
 def test_a_warm_up_that_is_given_counts() -> None:

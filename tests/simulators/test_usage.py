@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from simulators_made import usage_log
 
-from simulators.load.usage import UsageSampler
+from simulators.load.usage import UsageSampler, node_name
 from simulators.load.usage_log import UsageLog
 
 LISTENS = """
@@ -27,7 +27,7 @@ while input():
 
 
 def test_the_figures_of_a_run_are_those_of_its_nodes() -> None:
-    figures = usage_log().figures(robots=1_024, generator_robots=1_024 * 2_048)
+    figures = usage_log().figures(robots=1_024)
     assert figures is not None
     assert figures.server is not None
     assert figures.generator is not None
@@ -44,14 +44,14 @@ def test_the_figures_of_a_run_are_those_of_its_nodes() -> None:
 
 
 def test_a_handful_of_robots_has_no_memory_of_its_own() -> None:
-    figures = usage_log().figures(robots=999, generator_robots=2**20)
+    figures = usage_log().figures(robots=999)
     assert figures is not None
     assert figures.server is not None
     assert figures.server.kib_per_robot is None
 
 
 def test_nothing_is_said_of_what_was_not_seen() -> None:
-    assert UsageLog().figures(10, 0) is None
+    assert UsageLog().figures(10) is None
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_who_listens_at_the_url_is_the_server(listener: subprocess.Popen[s
     assert listener.stdin is not None
     assert listener.stdout is not None
     port = int(listener.stdout.readline())
-    sampler = UsageSampler(f"http://localhost:{port}/", ["Room"], ["Load"])
+    sampler = UsageSampler(f"http://localhost:{port}/", node_name(), ["Room"], ["Load"])
     before = await sampler.sample()
     assert before.server.processes == 1
     assert before.server.memory > 64 * 2**20
@@ -79,8 +79,10 @@ async def test_who_listens_at_the_url_is_the_server(listener: subprocess.Popen[s
     assert now.server.cpu_s > before.server.cpu_s
     assert now.busy_s > before.busy_s
     assert now.generator.processes == 0
+    elsewhere = UsageSampler(f"http://localhost:{port}/", "another-node", ["Room"], ["Load"])
+    assert (await elsewhere.sample()).server.processes == 0
 
 
 async def test_a_server_that_is_elsewhere_or_gone_is_not_looked_for_here() -> None:
     for url in ("http://192.0.2.1:1", "http://[", "http://127.0.0.1:1"):
-        assert (await UsageSampler(url, [], []).sample()).server.processes == 0
+        assert (await UsageSampler(url, node_name(), [], []).sample()).server.processes == 0

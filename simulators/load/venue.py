@@ -14,7 +14,7 @@ HarmActor = Callable[[ActorFault], Awaitable[None]]  # of the fleet under test
 
 
 @dataclass(frozen=True)
-class Stage:
+class Venue:
     """A server that answers, and where actors can be made. `server_actors` are the classes of the server's
     own, by which its processes are known on our nodes; without `harm_actor` they are out of reach."""
 
