@@ -3,7 +3,7 @@ PYTHON2 ?= python2.7
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo test test-system test-long test-autobahn chaos check bench clean
+.PHONY: help demo test test-without-ray test-with-ray test-system test-long test-autobahn chaos check bench clean
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
@@ -25,8 +25,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py
 
+# Side by side: those who start Ray wait for processes most of the time. One Ray, and each line is told when it is done.
+RAY_TESTS := $(addprefix tests/,actors chaos checkers crash end_to_end lossy network)
+QUICK := "not system and not long and not autobahn"
 test: $(STAMP)
-	$(BIN)/python -m pytest tests -m "not system and not long and not autobahn"
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-without-ray test-with-ray
+
+test-without-ray: $(STAMP)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(RAY_TESTS)) -m $(QUICK)
+
+test-with-ray: $(STAMP)
+	$(BIN)/python -m pytest $(RAY_TESTS) -m $(QUICK)
 
 test-system: $(STAMP)
 	$(BIN)/python -m pytest tests -m "system"
