@@ -95,6 +95,7 @@ class Robot(WSListener):
         self.away_until_ns = 0
         self.transport: WSTransport | None = None
         self.weather: Weather | None = None
+        self.held = [0, 0]  # by its network: of what it said, and of what it is to hear
         self._swarm = swarm
 
     def on_ws_connected(self, transport: WSTransport) -> None:
@@ -206,16 +207,19 @@ class Swarm:
         self._in_time(robot, weather, partial(self.hear, robot, frame), inbound=True)
 
     def _in_time(self, robot: Robot, weather: Weather, deed: Callable[[], object], inbound: bool) -> None:
-        """Now, or when its network lets it through; never on another connection than this."""
+        """Now, or when its network lets it through; never on another connection than this, nor before what
+        was held up earlier, which may be overdue while this loop is busy."""
         now_us = time.monotonic_ns() // 1_000
         at_us = weather.arrives_us(now_us, inbound)
-        if at_us <= now_us:
+        if at_us <= now_us and not robot.held[inbound]:
             deed()
             return
         transport = robot.transport
+        robot.held[inbound] += 1
         self.held += 1
 
         def later() -> None:
+            robot.held[inbound] -= 1
             self.held -= 1
             if robot.transport is transport:
                 deed()

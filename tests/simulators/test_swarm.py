@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from conftest import World, until
 from network.proxy import Proxy, Weather
@@ -138,3 +140,39 @@ async def test_a_job_source_without_a_server_holds_a_thousand_jobs_and_counts_th
     await source.stop()
     assert state.submitted == 0
     assert len(source._waiting) == MAX_WAITING
+
+
+class Held:
+    """A network that lets everything through at once, but for the first message, a microsecond later."""
+
+    def __init__(self) -> None:
+        self.last_us = 0
+
+    def arrives_us(self, now_us: int, inbound: bool) -> int:
+        self.last_us = max(now_us, self.last_us) if self.last_us else now_us + 1
+        return self.last_us
+
+
+class Wire:
+    def __init__(self) -> None:
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def send(self, kind: Any, frame: bytes) -> None:
+        self.sent.put_nowait(frame)
+
+
+async def test_what_a_network_held_up_is_not_overtaken_by_what_it_lets_through() -> None:
+    swarm = Swarm("http://127.0.0.1:1", "", 1, RobotProfile())
+    await swarm.start()
+    [robot], wire = swarm.robots, Wire()
+    try:
+        network = Held()
+        robot.transport, robot.weather = wire, network  # type: ignore[assignment]
+        assert swarm.send(robot, b"first")
+        while time.monotonic_ns() // 1_000 < network.last_us:
+            pass  # it is overdue now, and nobody had the time to send it
+        assert swarm.send(robot, b"second")
+        assert [await wire.sent.get(), await wire.sent.get()] == [b"first", b"second"]
+    finally:
+        robot.transport = None
+        await swarm.stop()
