@@ -72,7 +72,7 @@ class UsageLog:
         for now in samples:
             before, self._last[now.node] = self._last.get(now.node), now
             span_s = now.at_s - before.at_s if before else 0.0
-            if before is None or span_s <= 0:
+            if before is None or span_s <= 0 or self._final:
                 continue
             cores = [
                 max(0.0, used - used_before) / span_s
@@ -82,8 +82,6 @@ class UsageLog:
                     (now.generator.cpu_s, before.generator.cpu_s),
                 )
             ]
-            if self._final:
-                continue
             row = (at_s, now.node, cores[0], now.memory / MIB)
             self._rows.append((*row, cores[1], now.server.memory / MIB, cores[2], now.generator.memory / MIB))
 
@@ -133,8 +131,8 @@ class UsageLog:
 
     def _cores(self, node: str, cpu_s: Callable[[NodeUsage], float]) -> float:
         """In use on average, from the beginning to the end."""
-        first, final = self._first.get(node), (self._final or self._last)[node]
-        if first is None or final.at_s <= first.at_s:
+        first, final = self._first.get(node), (self._final or self._last).get(node)
+        if first is None or final is None or final.at_s <= first.at_s:
             return 0.0
         return round((cpu_s(final) - cpu_s(first)) / (final.at_s - first.at_s), 3)
 

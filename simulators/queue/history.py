@@ -34,7 +34,7 @@ class History:
         self._fate: list[Fate] = []
         self._since: list[int] = []  # when it began to wait or to be served, this time
         self._serving: list[bool] = []
-        self._spans: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}  # job, from, to
+        self._spans: dict[bool, list[tuple[int, int]]] = {False: [], True: []}  # from, to
 
     # -- as it is told
 
@@ -61,7 +61,7 @@ class History:
         self._fate[number - 1] = fate
 
     def _turn(self, place: int, now_ns: int, serving: bool) -> None:
-        self._spans[self._serving[place]].append((place, self._since[place], now_ns))
+        self._spans[self._serving[place]].append((self._since[place], now_ns))
         self._since[place], self._serving[place] = now_ns, serving
 
     # -- as it was
@@ -90,8 +90,7 @@ class History:
             for since, now_serving, fate in zip(self._since, self._serving, self._fate, strict=True)
             if fate is Fate.THERE and now_serving == serving
         ]
-        spans = [(since, until) for _, since, until in self._spans[serving]]
-        return np.array(spans + open_ones, dtype=np.float64).reshape(-1, 2) / SECOND
+        return np.array(self._spans[serving] + open_ones, dtype=np.float64).reshape(-1, 2) / SECOND
 
 
 class Window:

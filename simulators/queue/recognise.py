@@ -6,6 +6,7 @@ from math import exp, fsum
 
 import msgspec
 
+from fleet.dispatch import fits
 from fleet.errors import Misuse
 from simulators.distributions import (
     Constant,
@@ -143,12 +144,13 @@ def _alike(fleets: list[Fleet]) -> bool:
 def _plain(each: JobClass, scenario: Scenario) -> bool:
     """Every robot can do it, and it waits and is done for as long as it takes."""
     fleets = scenario.fleets.values()
-    able = all(
-        set(each.required_capabilities) <= set(fleet.capabilities)
-        and each.environment in (None, fleet.environment)
-        for fleet in fleets
-    )
-    return able and each.timeout is None and each.patience is None
+    return all(_can(fleet, each) for fleet in fleets) and each.timeout is None and each.patience is None
+
+
+def _can(fleet: Fleet, each: JobClass) -> bool:
+    """As the dispatcher has it."""
+    needs = (each.environment, frozenset(each.required_capabilities))
+    return fits(needs, (fleet.environment, frozenset(fleet.capabilities)))
 
 
 def check(scenario: Scenario) -> None:
@@ -160,9 +162,5 @@ def check(scenario: Scenario) -> None:
     if scenario.faults:
         raise Misuse("faults are not played in virtual time yet: leave them out, or use fleetcast load")
     for name, each in scenario.jobs.classes.items():
-        if not any(
-            set(each.required_capabilities) <= set(fleet.capabilities)
-            and each.environment in (None, fleet.environment)
-            for fleet in scenario.fleets.values()
-        ):
+        if not any(_can(fleet, each) for fleet in scenario.fleets.values()):
             raise Misuse(f"jobs.classes.{name}: no robot of this scenario can do such a job")

@@ -113,9 +113,7 @@ def test_users_who_think_at_random_come_when_they_are_due() -> None:
     made = found(scenario(closed, lasts="20 min"), replications=6, warm_up_s=60.0)
     truth = theory.machine_repair(5, failure_rate=1 / 4, repair_rate=1.0, repairers=1)
     for name in ("L", "Lq", "W", "Wq", "throughput", "utilisation"):
-        interval = made.metrics[name]
-        assert interval.low - 0.1 * truth.L < getattr(truth, name) < interval.high + 0.1 * truth.L, name
-    assert made.metrics["throughput"].estimate == pytest.approx(truth.throughput, rel=0.05)
+        assert made.metrics[name].estimate == pytest.approx(getattr(truth, name), rel=0.1), name
 
 
 def test_the_jobs_of_the_first_replication_are_those_of_a_load_test() -> None:
