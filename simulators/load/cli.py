@@ -99,7 +99,9 @@ def load_app(set_up: SetUp, run_loop: RunLoop, out: Console, version: str) -> ty
     ) -> None:
         """Run a scenario, and say what came of it."""
         where = _where(url, token, serve, address, num_cpus)
-        plan = _plan(scenario, robots, duration)
+        from simulators.asked import scenario_asked_for
+
+        plan = scenario_asked_for(scenario, robots, duration)
         outcome = perform(where, plan, scenario.parent, drain, results)
         raise typer.Exit(outcome.exit_code)
 
@@ -133,12 +135,13 @@ def load_app(set_up: SetUp, run_loop: RunLoop, out: Console, version: str) -> ty
     ) -> None:
         """Find the largest fleet that meets an objective, beginning with the scenario's."""
         from simulators import scaled
+        from simulators.asked import scenario_asked_for
         from simulators.load.limit import LimitSearch
         from simulators.scenario import thresholds_of
 
         where = _where(url, token, serve, address, num_cpus)
         objective = thresholds_of(dict(map(_split, slo)))
-        plan = _plan(scenario, None, duration).model_copy(update={"thresholds": objective})
+        plan = scenario_asked_for(scenario, None, duration).model_copy(update={"thresholds": objective})
         search = LimitSearch(plan.robots, most, precision, len(plan.fleets))
         tries = []
         while (robots := search.next_robots) is not None:
@@ -159,21 +162,6 @@ def _where(url: str | None, token: str | None, serve: bool, address: str | None,
     if serve and (url or address):
         raise Misuse("--serve starts a server on this machine: leave out --url and --address")
     return Where(url, token, serve, address, num_cpus)
-
-
-def _plan(file: Path, robots: int | None, duration: str | None) -> Scenario:
-    from simulators import scaled
-    from simulators.distributions import seconds
-    from simulators.scenario_file import read_scenario
-
-    plan = read_scenario(file)
-    plan = scaled.with_robots(plan, robots) if robots else plan
-    if not duration:
-        return plan
-    try:
-        return scaled.within(plan, seconds(duration))
-    except ValueError as error:
-        raise Misuse(f"--duration: {error}") from None
 
 
 def _split(objective: str) -> tuple[str, Any]:

@@ -12,11 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from fleet.errors import Misuse
-
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.queue.lab import Findings
-    from simulators.scenario import Scenario
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
 Times = Annotated[int, typer.Option(min=2, help="How often it is played, each time with other numbers.")]
@@ -49,10 +46,12 @@ def queue_app(out: Console) -> typer.Typer:
         as_json: AsJson = False,
     ) -> None:
         """Play a scenario, and say what its queue did, how sure that is, and what theory says."""
+        from simulators.asked import scenario_asked_for, seconds_of
         from simulators.queue import lab
 
-        plan = _plan(scenario, duration, robots, seed)
-        warm_up_s = None if warm_up is None else _seconds("--warm-up", warm_up)
+        plan = scenario_asked_for(scenario, robots, duration)
+        plan = plan if seed is None else plan.model_copy(update={"seed": seed})
+        warm_up_s = None if warm_up is None else seconds_of("--warm-up", warm_up)
         began = time.perf_counter()
         with Progress(console=out, transient=True, disable=as_json or not out.is_terminal) as progress:
             task = progress.add_task("replications", total=replications)
@@ -70,25 +69,6 @@ def queue_app(out: Console) -> typer.Typer:
             _tell(out, found, seconds)
 
     return app
-
-
-def _plan(file: Path, duration: str | None, robots: int | None, seed: int | None) -> Scenario:
-    from simulators import scaled
-    from simulators.scenario_file import read_scenario
-
-    plan = read_scenario(file)
-    plan = scaled.with_robots(plan, robots) if robots else plan
-    plan = scaled.within(plan, _seconds("--duration", duration)) if duration else plan
-    return plan if seed is None else plan.model_copy(update={"seed": seed})
-
-
-def _seconds(option: str, written: str) -> float:
-    from simulators.distributions import seconds
-
-    try:
-        return seconds(written)
-    except ValueError as error:
-        raise Misuse(f"{option}: {error}") from None
 
 
 def _json(found: Findings, seconds: float) -> str:
