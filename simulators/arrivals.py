@@ -11,7 +11,7 @@ from math import inf, pi, sin, sqrt
 from pathlib import Path
 
 from fleet.errors import Misuse
-from simulators.draws import Rng
+from simulators.draws import Draw, Rng, draw_from
 from simulators.scenario import (
     Arrivals,
     BatchArrivals,
@@ -19,6 +19,7 @@ from simulators.scenario import (
     ConstantArrivals,
     MmppArrivals,
     PoissonArrivals,
+    RenewalArrivals,
     Segment,
     SinusoidArrivals,
     TraceArrivals,
@@ -35,6 +36,8 @@ def arrival_times(
             times = _constant(rate, load)
         case PoissonArrivals(rate=rate):
             times = _thinned(rate, lambda at_s: rate, load, rng)
+        case RenewalArrivals(between=between):
+            times = _renewals(draw_from(between, rng), load[-1].ends_s)
         case SinusoidArrivals(rate=rate, amplitude=amplitude, period=period):
             times = _thinned(
                 rate * (1 + amplitude),
@@ -53,6 +56,13 @@ def arrival_times(
         case ClosedArrivals():
             raise Misuse("closed arrivals have no times of their own: a user's next job waits for its last")
     yield from ((at_s, 1) for at_s in times)
+
+
+def _renewals(gap: Draw, ends_s: float) -> Iterator[float]:
+    at_s = gap()
+    while at_s < ends_s:
+        yield at_s
+        at_s += gap()
 
 
 def _constant(rate: float, load: list[Segment]) -> Iterator[float]:

@@ -6,7 +6,15 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 UNITS_S = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 _WRITTEN = re.compile(rf"(\d+(?:\.\d+)?) ?({'|'.join(UNITS_S)})")
@@ -158,4 +166,32 @@ class Empirical(Part):
 Distribution = Annotated[
     Constant | Exponential | Erlang | Hyperexponential | Lognormal | Uniform | Empirical,
     Field(discriminator="kind"),
+]
+
+
+def _always(written: Any) -> Any:
+    if not isinstance(written, str | dict):
+        raise ValueError("this is a duration, such as 5 min, or a distribution with its kind")
+    return {"kind": "constant", "value": written} if isinstance(written, str) else written
+
+
+def _some(patience: Distribution) -> Distribution:
+    if patience.mean_s <= 0:
+        raise ValueError("this must take longer than nothing")
+    return patience
+
+
+# How long somebody waits: always the same time (`5 min`), or one of a distribution.
+Patience = Annotated[
+    Distribution,
+    BeforeValidator(_always),
+    AfterValidator(_some),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": f"^{_WRITTEN.pattern}$"},
+                {"type": "object", "required": ["kind"]},
+            ]
+        }
+    ),
 ]

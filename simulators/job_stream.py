@@ -16,6 +16,8 @@ from simulators.arrivals import arrival_times
 from simulators.draws import choice_of, draw_from, stream
 from simulators.scenario import ClosedArrivals, JobClass, Jobs, Segment
 
+LEAST_PATIENCE_S = 1e-6  # a server wants more than nothing
+
 
 class Planned(msgspec.Struct, frozen=True):
     """`number` counts the jobs of a run from 1."""
@@ -36,12 +38,19 @@ class Bodies:
             name: draw_from(each.service, stream(seed, f"service {name}"))
             for name, each in jobs.classes.items()
         }
+        self._patience = {
+            name: draw_from(each.patience, stream(seed, f"patience {name}"))
+            for name, each in jobs.classes.items()
+            if each.patience is not None
+        }
         self._number = 0
 
     def next(self, at_s: float) -> Planned:
         self._number += 1
         name = self._names[self._which()]
-        body = _body(name, self._classes[name], self._draws[name](), self._number)
+        patience = self._patience.get(name)
+        patience_s = None if patience is None else max(patience(), LEAST_PATIENCE_S)
+        body = _body(name, self._classes[name], self._draws[name](), patience_s, self._number)
         return Planned(self._number, at_s, body)
 
 
@@ -121,7 +130,9 @@ class ClosedUsers:
         return not self._waiting and (not self._thinking or self._thinking[0] >= self._ends_s)
 
 
-def _body(name: str, each: JobClass, service_s: float, number: int) -> dict[str, Any]:
+def _body(
+    name: str, each: JobClass, service_s: float, patience_s: float | None, number: int
+) -> dict[str, Any]:
     payload: dict[str, Any] = {"number": number, "service_s": round(service_s, 6)}
     if each.progress_per_job:
         payload["progress_steps"] = each.progress_per_job
@@ -132,7 +143,7 @@ def _body(name: str, each: JobClass, service_s: float, number: int) -> dict[str,
         "max_attempts": each.max_attempts,
         "required_capabilities": each.required_capabilities,
     }
-    given = {"environment": each.environment, "timeout_s": each.timeout, "pending_timeout_s": each.patience}
+    given = {"environment": each.environment, "timeout_s": each.timeout, "pending_timeout_s": patience_s}
     return body | {name: value for name, value in given.items() if value is not None}
 
 

@@ -16,7 +16,16 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from fleet import messages
 from fleet.errors import Misuse
-from simulators.distributions import Distribution, Duration, Part, Period, Probability, Rate, Wrong
+from simulators.distributions import (
+    Distribution,
+    Duration,
+    Part,
+    Patience,
+    Period,
+    Probability,
+    Rate,
+    Wrong,
+)
 
 Endpoint = Literal["robot-status", "live-jobs", "queue-metrics", "metrics-stream"]
 Actor = Literal["job_store", "registry", "robot_status", "live_jobs", "queue_metrics"]
@@ -88,10 +97,12 @@ class Segment(msgspec.Struct, frozen=True):
 
 
 class Heartbeats(Part):
-    """A share of `jitter` of each interval is random, so that a fleet does not beat in step."""
+    """A share of `jitter` of each interval is random, so that a fleet does not beat in step. `loss`: of
+    those that never arrive, in virtual time; over a network, TCP makes them late instead."""
 
     interval: Period
     jitter: Probability = 0.1
+    loss: Probability = 0.0
 
 
 class Gauge(Part):
@@ -116,6 +127,18 @@ class Network(Part):
     flapping: Flapping | None = None
 
 
+class Breakdowns(Part):
+    """A robot works for `up`, then is broken until somebody of the repair crew has spent `repair` on it; in
+    virtual time only. `counts`: whether it wears all the time or only while it works. `job`: what becomes of
+    the one that it was at: it `resumes` where it was, or `restarts` there, once the robot is mended; or it
+    goes back to the queue's `head`, for whoever is free."""
+
+    up: Distribution
+    repair: Distribution
+    counts: Literal["working", "always"] = "always"
+    job: Literal["resumes", "restarts", "head"] = "resumes"
+
+
 class Fleet(Part):
     """Robots that are alike. `drive`: a socket each, or gateways that speak for `robots_per_gateway`.
     `speed`: how fast they work, in multiples of a job's service time. `reads`: how often each asks for a job
@@ -134,14 +157,16 @@ class Fleet(Part):
     cpu_percent: Gauge | None = None
     memory_mb: Gauge | None = None
     network: Network | None = None
+    breakdowns: Breakdowns | None = None
 
 
 # -- jobs
 
 
 class JobClass(Part):
-    """`weight`: of all arrivals, this share has this class. `progress_per_job`: how often a robot tells how
-    far it is."""
+    """`weight`: of all arrivals, this share has this class. `patience`: how long a job waits before it gives
+    up. `each_attempt`: whether it takes the `same` time again, or another, in virtual time only.
+    `progress_per_job`: how often a robot tells how far it is."""
 
     service: Distribution
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
@@ -150,7 +175,8 @@ class JobClass(Part):
     required_capabilities: Capabilities = []
     max_attempts: Annotated[int, Field(ge=1, le=1_000)] = 3
     timeout: Period | None = None
-    patience: Period | None = None
+    patience: Patience | None = None
+    each_attempt: Literal["same", "anew"] = "same"
     progress_per_job: Annotated[int, Field(ge=0, le=1_000)] = 0
 
 
@@ -162,6 +188,19 @@ class ConstantArrivals(Part):
 class PoissonArrivals(Part):
     kind: Literal["poisson"]
     rate: Rate
+
+
+class RenewalArrivals(Part):
+    """The times between one and the next are independent of each other, and drawn from one distribution."""
+
+    kind: Literal["renewal"]
+    between: Distribution
+
+    @model_validator(mode="after")
+    def _moves_on(self) -> RenewalArrivals:
+        if self.between.mean_s == 0:
+            raise ValueError("they must not all come at one time: the mean of `between` must be above 0")
+        return self
 
 
 class MmppArrivals(Part):
@@ -205,7 +244,8 @@ class BatchArrivals(Part):
 
 
 class TraceArrivals(Part):
-    """From a CSV file beside the scenario: a line per job, first its time in seconds from the beginning."""
+    """From a CSV file beside the scenario: a line per job, first its time in seconds from the beginning. With
+    a heading, a column `service_s` says how long it takes, and a column `class` what it is."""
 
     kind: Literal["trace"]
     file: Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -222,6 +262,7 @@ class ClosedArrivals(Part):
 Arrivals = Annotated[
     ConstantArrivals
     | PoissonArrivals
+    | RenewalArrivals
     | MmppArrivals
     | SinusoidArrivals
     | BatchArrivals
@@ -234,6 +275,58 @@ Arrivals = Annotated[
 class Jobs(Part):
     arrivals: Arrivals
     classes: Annotated[dict[Name, JobClass], Field(min_length=1, max_length=100)]
+
+
+# -- how jobs wait
+
+
+class Discouraged(Part):
+    """A job that finds n others there stays with probability 1 / (n + 1)."""
+
+    kind: Literal["discouraged"]
+
+
+class Joins(Part):
+    """A job that finds n others there stays with the n-th of these, counted from 0; beyond the last one, with
+    that."""
+
+    kind: Literal["table"]
+    probabilities: Annotated[list[Probability], Field(min_length=1, max_length=10_000)]
+
+
+class Backoff(Part):
+    """What a job that failed waits before it is due again: up to `base`, twice that after each further
+    attempt, `most` in the end, all alike. Nothing with a `base` of 0s."""
+
+    base: Duration
+    most: Duration
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Backoff:
+        if self.base > self.most:
+            raise ValueError("base must not be above most")
+        return self
+
+
+class Queue(Part):
+    """How jobs wait. What is not production's is played in virtual time only.
+
+    `discipline`: `production` is that of the fleet: by priority, which grows with waiting (`aging` is what
+    one level is worth; 0s makes it first come first served). `priority` is strict. `preemptive` interrupts
+    for whoever is more urgent, and goes on later where it was. `capacity`: jobs there at once, waiting or
+    served; more are turned away. `balking`: whether one that arrives stays."""
+
+    discipline: Literal["production", "fifo", "lifo", "random", "priority", "preemptive"] = "production"
+    capacity: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    balking: Annotated[Discouraged | Joins, Field(discriminator="kind")] | None = None
+    aging: Duration | None = None
+    backoff: Backoff | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Queue:
+        if self.aging is not None and self.discipline != "production":
+            raise ValueError("`aging` goes with the discipline production, and only with it")
+        return self
 
 
 # -- watchers, faults
@@ -384,6 +477,8 @@ class Scenario(Part):
     stages: Annotated[list[Stage], Field(max_length=1_000)] = []
     fleets: Annotated[dict[Name, Fleet], Field(max_length=100)] = {}
     jobs: Jobs | None = None
+    queue: Queue = Queue()
+    repair_crew: Annotated[int, Field(ge=1, le=MAX_ROBOTS)] | None = None
     watchers: Annotated[dict[Name, Watchers], Field(max_length=100)] = {}
     faults: Annotated[list[Fault], Field(max_length=1_000)] = []
     thresholds: Annotated[dict[str, Judged], Field(max_length=100)] = {}
@@ -396,11 +491,13 @@ class Scenario(Part):
             raise ValueError("it needs fleets, jobs or watchers: nothing would happen")
         if (
             self.jobs is not None
-            and isinstance(self.jobs.arrivals, TraceArrivals | ClosedArrivals)
+            and isinstance(self.jobs.arrivals, TraceArrivals | RenewalArrivals | ClosedArrivals)
             and self.stages
         ):
             kind = self.jobs.arrivals.kind
             raise Wrong(f"{kind} arrivals have no rate that stages could change: give a duration", "stages")
+        if self.repair_crew is not None and not any(fleet.breakdowns for fleet in self.fleets.values()):
+            raise Wrong("no robot breaks: give a fleet breakdowns, or leave this out", "repair_crew")
         for number, fault in enumerate(self.faults):
             if fault.at >= self.lasts_s:
                 raise Wrong(f"this is after the end, at {self.lasts_s:g} s", "faults", number, "at")
@@ -413,6 +510,17 @@ class Scenario(Part):
     @property
     def lasts_s(self) -> float:
         return self.duration if self.duration is not None else sum(stage.lasts for stage in self.stages)
+
+    @property
+    def virtual_only(self) -> list[str]:
+        """What it asks for that no real fleet does: by the names of the fields."""
+        asked = {"queue": self.queue != Queue(), "repair_crew": self.repair_crew is not None}
+        for name, fleet in self.fleets.items():
+            asked[f"fleets.{name}.breakdowns"] = fleet.breakdowns is not None
+            asked[f"fleets.{name}.heartbeats.loss"] = fleet.heartbeats.loss > 0
+        for name, each in (self.jobs.classes if self.jobs else {}).items():
+            asked[f"jobs.classes.{name}.each_attempt"] = each.each_attempt != "same"
+        return [name for name, there in asked.items() if there]
 
     @property
     def robots(self) -> int:

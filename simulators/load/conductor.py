@@ -142,6 +142,9 @@ class Conductor:
             for name, fleet in scenario.fleets.items()
             if fleet.network is not None and fleet.drive == "gateways"
         ]
+        if scenario.virtual_only:
+            what = ", ".join(scenario.virtual_only)
+            raise Misuse(f"the scenario {scenario.name} wants what only fleetcast queue plays: {what}")
         if undone:
             what = ", ".join(undone)
             raise Misuse(f"the scenario {scenario.name} wants what load tests do not do yet: {what}")

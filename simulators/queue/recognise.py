@@ -78,7 +78,12 @@ def recognised(scenario: Scenario) -> Known | None:
     """None for a queue that nobody has solved, or that is not settled: one whose rate changes. Raises Misuse
     for one that grows for ever."""
     jobs = scenario.jobs
-    if jobs is None or not _steady(scenario) or not _alike(list(scenario.fleets.values())):
+    if (
+        jobs is None
+        or scenario.virtual_only
+        or not _steady(scenario)
+        or not _alike(list(scenario.fleets.values()))
+    ):
         return None
     classes = list(jobs.classes.values())
     if not all(_plain(each, scenario) for each in classes) or len({each.priority for each in classes}) > 1:
@@ -161,6 +166,8 @@ def check(scenario: Scenario) -> None:
         raise Misuse(f"the scenario {scenario.name} has no fleets: nobody would do the jobs")
     if scenario.faults:
         raise Misuse("faults are not played in virtual time yet: leave them out, or use fleetcast load")
+    if scenario.virtual_only:
+        raise Misuse(f"{', '.join(scenario.virtual_only)}: this is not played yet")
     for name, each in scenario.jobs.classes.items():
         if not any(_can(fleet, each) for fleet in scenario.fleets.values()):
             raise Misuse(f"jobs.classes.{name}: no robot of this scenario can do such a job")
