@@ -553,7 +553,7 @@ class JobStore:
         order = rank(entry.due_wall_ns, job.priority, entry.seq, self._limits.aging_ms_per_level)
         self._pending.push(job.job_id, entry.needs, order)
         if job.pending_timeout_s:
-            entry.expires_at_ns = now_ns + int(job.pending_timeout_s * SECOND)
+            entry.expires_at_ns = now_ns + round(job.pending_timeout_s * SECOND)
             self._deadlines.set_by(job.job_id, entry.expires_at_ns)
 
     def _finish(self, entry: JobEntry, wall_ns: int) -> None:

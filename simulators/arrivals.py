@@ -1,17 +1,15 @@
-"""When jobs arrive: seconds from the beginning, in order, by the arrivals' seed alone.
+"""When jobs arrive whose rate is known: seconds from the beginning, in order, by the arrivals' seed alone.
 
 An open model: what the server does changes nothing. The stages of a scenario multiply the rate.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator
-from math import inf, pi, sin, sqrt
-from pathlib import Path
+from math import pi, sin, sqrt
 
 from fleet.errors import Misuse
-from simulators.draws import Draw, Rng, draw_from
+from simulators.draws import Rng
 from simulators.scenario import (
     Arrivals,
     BatchArrivals,
@@ -26,18 +24,13 @@ from simulators.scenario import (
 )
 
 
-def arrival_times(
-    arrivals: Arrivals, load: list[Segment], rng: Rng, folder: Path = Path()
-) -> Iterator[tuple[float, int]]:
-    """(when, how many). `folder` is that of the scenario, where a trace lies. Closed arrivals have no times
-    of their own: they raise Misuse, and so does a trace that cannot be read."""
+def arrival_times(arrivals: Arrivals, load: list[Segment], rng: Rng) -> Iterator[tuple[float, int]]:
+    """(when, how many), of arrivals that have a rate. Raises Misuse for others."""
     match arrivals:
         case ConstantArrivals(rate=rate):
             times = _constant(rate, load)
         case PoissonArrivals(rate=rate):
             times = _thinned(rate, lambda at_s: rate, load, rng)
-        case RenewalArrivals(between=between):
-            times = _renewals(draw_from(between, rng), load[-1].ends_s)
         case SinusoidArrivals(rate=rate, amplitude=amplitude, period=period):
             times = _thinned(
                 rate * (1 + amplitude),
@@ -51,18 +44,9 @@ def arrival_times(
             for at_s in _thinned(rate, lambda at_s: rate, load, rng):
                 yield at_s, int(rng.integers(smallest, largest, endpoint=True))
             return
-        case TraceArrivals(file=file):
-            times = _trace(folder / file, load[-1].ends_s)
-        case ClosedArrivals():
-            raise Misuse("closed arrivals have no times of their own: a user's next job waits for its last")
+        case RenewalArrivals() | TraceArrivals() | ClosedArrivals():
+            raise Misuse(f"{arrivals.kind} arrivals have no rate")
     yield from ((at_s, 1) for at_s in times)
-
-
-def _renewals(gap: Draw, ends_s: float) -> Iterator[float]:
-    at_s = gap()
-    while at_s < ends_s:
-        yield at_s
-        at_s += gap()
 
 
 def _constant(rate: float, load: list[Segment]) -> Iterator[float]:
@@ -114,32 +98,3 @@ def _modulated(arrivals: MmppArrivals, rng: Rng) -> Callable[[float], float]:
         return rates[state]
 
     return rate_at
-
-
-def _trace(path: Path, ends_s: float) -> Iterator[float]:
-    """Its first column; a first line that is no number is a heading."""
-    last_s = 0.0
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for number, row in enumerate(csv.reader(file), 1):
-                at_s = _number(row[0]) if row else None
-                if not row or (at_s is None and number == 1):
-                    continue
-                if at_s is None or not last_s <= at_s < inf:
-                    raise Misuse(
-                        f"{path}, line {number}: {row[0]!r} is no time in seconds that is not before the "
-                        "line above"
-                    )
-                if at_s >= ends_s:
-                    return
-                last_s = at_s
-                yield at_s
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Misuse(f"the trace {path} cannot be read: {error}") from None
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from simulators.arrivals import arrival_times
-from simulators.draws import choice_of, draw_from, stream
+from simulators.job_draws import JobDraws, Thinking, open_model
+from simulators.keyed import NANO
 from simulators.scenario import ClosedArrivals, JobClass, Jobs, Segment
 
-LEAST_PATIENCE_S = 1e-6  # a server wants more than nothing
+AT_ONCE = 256  # are drawn
 
 
 class Planned(msgspec.Struct, frozen=True):
@@ -30,27 +30,21 @@ class Planned(msgspec.Struct, frozen=True):
 class Bodies:
     """Makes one job after the other, each with its length, so that it is the same job whoever does it."""
 
-    def __init__(self, jobs: Jobs, seed: int) -> None:
-        self._classes = jobs.classes
-        self._names = list(jobs.classes)
-        self._which = choice_of([each.weight for each in jobs.classes.values()], stream(seed, "classes"))
-        self._draws = {
-            name: draw_from(each.service, stream(seed, f"service {name}"))
-            for name, each in jobs.classes.items()
-        }
-        self._patience = {
-            name: draw_from(each.patience, stream(seed, f"patience {name}"))
-            for name, each in jobs.classes.items()
-            if each.patience is not None
-        }
+    def __init__(self, jobs: Jobs, draws: JobDraws) -> None:
+        self._classes = list(jobs.classes.items())
+        self._draws = draws
         self._number = 0
+        self._drawn: Iterator[tuple[int, int, int]] = iter(())
 
     def next(self, at_s: float) -> Planned:
+        drawn = next(self._drawn, None)
+        if drawn is None:
+            several = self._draws.of(self._number + 1, AT_ONCE)
+            self._drawn = zip(*(column.tolist() for column in several), strict=True)
+            drawn = next(self._drawn)
         self._number += 1
-        name = self._names[self._which()]
-        patience = self._patience.get(name)
-        patience_s = None if patience is None else max(patience(), LEAST_PATIENCE_S)
-        body = _body(name, self._classes[name], self._draws[name](), patience_s, self._number)
+        klass, work_ns, patience_ns = drawn
+        body = _body(*self._classes[klass], work_ns, patience_ns, self._number)
         return Planned(self._number, at_s, body)
 
 
@@ -75,22 +69,21 @@ class OpenArrivals:
     """An open model: what the server does changes nothing."""
 
     def __init__(self, jobs: Jobs, load: list[Segment], seed: int, folder: Path) -> None:
-        self._bodies = Bodies(jobs, seed)
-        self._times = arrival_times(jobs.arrivals, load, stream(seed, "arrivals"), folder)
+        draws, times = open_model(jobs, load, seed, folder)
+        self._bodies = Bodies(jobs, draws)
+        self._times = (at_ns / NANO for block in times for at_ns in block.tolist())
         self._next = next(self._times, None)
 
     def due(self, now_s: float) -> Iterator[Planned]:
-        while self._next is not None and self._next[0] <= now_s:
-            at_s, count = self._next
-            for _ in range(count):
-                yield self._bodies.next(at_s)
+        while self._next is not None and self._next <= now_s:
+            yield self._bodies.next(self._next)
             self._next = next(self._times, None)
 
     def ended(self, number: int, now_s: float) -> None: ...
 
     @property
     def next_s(self) -> float | None:
-        return self._next[0] if self._next else None
+        return self._next
 
     @property
     def over(self) -> bool:
@@ -101,10 +94,10 @@ class ClosedUsers:
     """A closed model: each user thinks, submits a job, waits for its end, and thinks again."""
 
     def __init__(self, jobs: Jobs, arrivals: ClosedArrivals, ends_s: float, seed: int) -> None:
-        self._bodies = Bodies(jobs, seed)
-        self._think = draw_from(arrivals.think, stream(seed, "think"))
+        self._bodies = Bodies(jobs, JobDraws(jobs, seed))
+        self._think = Thinking(arrivals.think, seed)
         self._ends_s = ends_s
-        self._thinking = [self._think() for _ in range(arrivals.users)]
+        self._thinking = [self._think.before_the_first(user) / NANO for user in range(arrivals.users)]
         heapq.heapify(self._thinking)
         self._waiting: set[int] = set()  # numbers of the jobs that users wait for
 
@@ -119,7 +112,7 @@ class ClosedUsers:
     def ended(self, number: int, now_s: float) -> None:
         if number in self._waiting:
             self._waiting.discard(number)
-            heapq.heappush(self._thinking, now_s + self._think())
+            heapq.heappush(self._thinking, now_s + self._think.after(number) / NANO)
 
     @property
     def next_s(self) -> float | None:
@@ -130,10 +123,8 @@ class ClosedUsers:
         return not self._waiting and (not self._thinking or self._thinking[0] >= self._ends_s)
 
 
-def _body(
-    name: str, each: JobClass, service_s: float, patience_s: float | None, number: int
-) -> dict[str, Any]:
-    payload: dict[str, Any] = {"number": number, "service_s": round(service_s, 6)}
+def _body(name: str, each: JobClass, work_ns: int, patience_ns: int, number: int) -> dict[str, Any]:
+    payload: dict[str, Any] = {"number": number, "service_s": work_ns / NANO}
     if each.progress_per_job:
         payload["progress_steps"] = each.progress_per_job
     body: dict[str, Any] = {
@@ -143,6 +134,7 @@ def _body(
         "max_attempts": each.max_attempts,
         "required_capabilities": each.required_capabilities,
     }
+    patience_s = None if each.patience is None else patience_ns / NANO
     given = {"environment": each.environment, "timeout_s": each.timeout, "pending_timeout_s": patience_s}
     return body | {name: value for name, value in given.items() if value is not None}
 

@@ -15,8 +15,6 @@ import polars as pl
 
 from fleet.errors import Misuse
 from fleet.wall_time import rfc3339
-from simulators.arrivals import arrival_times
-from simulators.draws import stream
 from simulators.load import outcome
 from simulators.load.latency import Latencies
 from simulators.load.ledger import Tally
@@ -34,6 +32,7 @@ from simulators.scenario import (
     TraceArrivals,
     WatcherFault,
 )
+from simulators.trace import read_trace
 
 EVERY_S = 1.0
 CONNECT_S = 120.0
@@ -149,8 +148,10 @@ class Conductor:
             what = ", ".join(undone)
             raise Misuse(f"the scenario {scenario.name} wants what load tests do not do yet: {what}")
         if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, TraceArrivals):
-            for _ in arrival_times(scenario.jobs.arrivals, scenario.load, stream(0, ""), self._folder):
-                pass  # a trace that cannot be read is told now
+            file = self._folder / scenario.jobs.arrivals.file
+            read_trace(
+                file, list(scenario.jobs.classes), scenario.lasts_s
+            )  # what is wrong with it is told now
         if self._harm_actor is None and any(isinstance(fault, ActorFault) for fault in scenario.faults):
             raise Misuse("faults of actors need the fleet's own Ray: use --serve")
 

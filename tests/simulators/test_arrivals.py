@@ -12,21 +12,18 @@ import pytest
 from pydantic import TypeAdapter
 
 from fleet.errors import Misuse
-from simulators.arrivals import arrival_times
-from simulators.draws import stream
-from simulators.scenario import Arrivals, Segment
+from simulators.job_draws import open_model
+from simulators.scenario import Jobs, Segment
 
-READ: TypeAdapter[Arrivals] = TypeAdapter(Arrivals)
+READ: TypeAdapter[Jobs] = TypeAdapter(Jobs)
+WELD = {"service": {"kind": "constant", "value": "1s"}}
 STEADY = [Segment(0.0, 1_000.0, 1.0, 1.0)]
 
 
 def times(load: list[Segment] = STEADY, seed: int = 3, folder: Path = Path(), **written: Any) -> list[float]:
-    arrivals = READ.validate_python(written)
-    return [
-        at_s
-        for at_s, count in arrival_times(arrivals, load, stream(seed, "arrivals"), folder)
-        for _ in range(count)
-    ]
+    jobs = READ.validate_python({"arrivals": written, "classes": {"weld": WELD, "carry": WELD}})
+    _, blocks = open_model(jobs, load, seed, folder)
+    return [at_ns / 1e9 for block in blocks for at_ns in block.tolist()]
 
 
 def between(found: list[float], begins_s: float, ends_s: float) -> int:
@@ -97,6 +94,7 @@ def test_batches_come_together_in_all_sizes() -> None:
     "written",
     [
         {"kind": "poisson", "rate": 5.0},
+        {"kind": "renewal", "between": {"kind": "erlang", "phases": 3, "mean": "200ms"}},
         {"kind": "batches", "rate": 5.0, "smallest": 1, "largest": 9},
         {"kind": "mmpp", "rates": [9.0, 1.0], "mean_stays": ["2s", "6s"]},
         {"kind": "sinusoid", "rate": 5.0, "amplitude": 1.0, "period": "30s"},
@@ -115,7 +113,7 @@ def test_the_same_seed_gives_the_same_arrivals_in_order(written: dict[str, Any])
 
 
 def test_a_trace_is_followed_up_to_the_end(tmp_path: Path) -> None:
-    (tmp_path / "day.csv").write_text("at_s,class\n0.5,weld\n0.5,weld\n\n7,carry\n1000,late\nnonsense\n")
+    (tmp_path / "day.csv").write_text("at_s,class\n0.5,weld\n0.5,weld\n\n7,carry\n1000,weld\nnonsense\n")
     assert times(folder=tmp_path, kind="trace", file="day.csv") == [0.5, 0.5, 7.0]
 
 
@@ -131,6 +129,31 @@ def test_a_trace_is_followed_up_to_the_end(tmp_path: Path) -> None:
     ],
 )
 def test_a_trace_that_makes_no_sense_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "day.csv").write_text(text)
+    with pytest.raises(Misuse, match=says):
+        times(folder=tmp_path, kind="trace", file="day.csv")
+
+
+def test_a_trace_may_say_what_its_jobs_are(tmp_path: Path) -> None:
+    (tmp_path / "day.csv").write_text("at_s,class,robot,service_s\n1,carry,x,2.5\n3,weld,y,0.000000001\n")
+    jobs = READ.validate_python(
+        {"arrivals": {"kind": "trace", "file": "day.csv"}, "classes": {"weld": WELD, "carry": WELD}}
+    )
+    drawn = open_model(jobs, STEADY, 1, tmp_path)[0].of(1, 2)
+    assert drawn.klass.tolist() == [1, 0]
+    assert drawn.work_ns.tolist() == [2_500_000_000, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("at_s,class\n1,paint\n", "line 2: there is no class 'paint'; there is weld, carry"),
+        ("at_s,class\n1\n", "line 2: there is no class ''"),
+        ("at_s,service_s\n1,-1\n", "line 2: '-1' is no time in seconds"),
+        ("at_s,service_s\n1\n", "line 2: '' is no time in seconds"),
+    ],
+)
+def test_what_a_trace_says_wrongly_of_a_job_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "day.csv").write_text(text)
     with pytest.raises(Misuse, match=says):
         times(folder=tmp_path, kind="trace", file="day.csv")

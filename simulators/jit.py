@@ -1,0 +1,37 @@
+"""What is compiled, and kept compiled from one run to the next."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core import config
+
+HERE = Path(__file__).parent
+
+
+@cache
+def _kept() -> bool:
+    """Whether there is a place for it. It goes by all that can be compiled: numba itself looks at the file of
+    a function only, and would keep one that calls what has changed elsewhere."""
+    sources = sorted(HERE.rglob("*.py"))
+    version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    folder = home / "fleetcast" / f"compiled-{version}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+    return os.access(folder, os.W_OK)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """By numba, when it is first called with such arguments. It is given numbers and arrays only."""
+    made: Callable[..., Any] = numba.njit(cache=_kept(), error_model="numpy")(function)
+    return made

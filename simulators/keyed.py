@@ -1,0 +1,201 @@
+"""Random numbers by what they are for: the third attempt of job 7 meets the same number whatever was drawn
+before it, so that two policies meet the same jobs.
+
+A number is a function of a key (of the seed), a purpose, the number of the job or robot that it is for, and
+how often that has asked: Philox 4x32 with ten rounds, by Salmon, Moraes, Dror and Shaw (2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from itertools import accumulate
+from math import cos, fsum, log, pi, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.distributions import (
+    Constant,
+    Distribution,
+    Empirical,
+    Erlang,
+    Exponential,
+    Hyperexponential,
+    Lognormal,
+    Uniform,
+)
+from simulators.jit import compiled
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Key = NDArray[np.uint64]  # two of 32 bits
+
+NANO = 1e9
+LOW = np.uint64(0xFFFFFFFF)
+HALF = np.uint64(32)
+LEFT_OUT = np.uint64(11)  # of 64 bits a float holds 53
+STEP = 2.0**-53
+MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+ROUNDS = 10
+MORE = 256  # purposes are below; a draw that needs more than one block counts them above
+
+
+class Purpose(IntEnum):
+    ARRIVAL = 1
+    CLASS = 2
+    SERVICE = 3
+    PATIENCE = 4
+    JOIN = 5
+    FAILURE = 6
+    BACKOFF = 7
+    PICK = 8
+    UP = 9
+    REPAIR = 10
+    THINK = 11
+
+
+class Kind(IntEnum):
+    CONSTANT = 0
+    EXPONENTIAL = 1
+    ERLANG = 2
+    HYPEREXPONENTIAL = 3
+    LOGNORMAL = 4
+    UNIFORM = 5
+    EMPIRICAL = 6
+
+
+class Table(NamedTuple):
+    """Distributions, one per row of the first five; `values` and `sums` are of all rows one after the
+    other."""
+
+    kind: Ints
+    a: Floats
+    b: Floats
+    begins: Ints
+    ends: Ints
+    values: Floats
+    sums: Floats  # of the probabilities of the values, up to 1
+
+
+def key_of(seed: int) -> Key:
+    """Seeds that differ by one give keys that have nothing in common."""
+    return np.random.SeedSequence(seed).generate_state(2, np.uint32).astype(np.uint64)
+
+
+def table_of(distributions: Sequence[Distribution]) -> Table:
+    rows = [_row(each) for each in distributions]
+    ends = np.cumsum([len(values) for *_, values, _ in rows], dtype=np.int64)
+    return Table(
+        kind=np.array([kind for kind, *_ in rows], dtype=np.int64),
+        a=np.array([a for _, a, *_ in rows], dtype=np.float64),
+        b=np.array([b for _, _, b, *_ in rows], dtype=np.float64),
+        begins=ends - np.array([len(values) for *_, values, _ in rows], dtype=np.int64),
+        ends=ends,
+        values=np.array([value for *_, values, _ in rows for value in values], dtype=np.float64),
+        sums=np.array([part for *_, sums in rows for part in sums], dtype=np.float64),
+    )
+
+
+def _row(distribution: Distribution) -> tuple[Kind, float, float, list[float], list[float]]:
+    match distribution:
+        case Constant(value=value):
+            return Kind.CONSTANT, value, 0.0, [], []
+        case Exponential(mean=mean):
+            return Kind.EXPONENTIAL, mean, 0.0, [], []
+        case Erlang(phases=phases, mean=mean):
+            return Kind.ERLANG, mean / phases, float(phases), [], []
+        case Hyperexponential(means=means, probabilities=probabilities):
+            return Kind.HYPEREXPONENTIAL, 0.0, 0.0, means, sums_of(probabilities)
+        case Lognormal(mean=mean, scv=scv):
+            variance = log(1 + scv)
+            return Kind.LOGNORMAL, log(mean) - variance / 2, sqrt(variance), [], []
+        case Uniform(low=low, high=high):
+            return Kind.UNIFORM, low, high - low, [], []
+        case Empirical(values=values, weights=weights):
+            return Kind.EMPIRICAL, 0.0, 0.0, values, sums_of(weights or [1.0] * len(values))
+
+
+def sums_of(weights: Sequence[float]) -> list[float]:
+    """As shares of all, up to 1."""
+    whole = fsum(weights)
+    return [part / whole for part in accumulate(weights)]
+
+
+# -- compiled from here
+
+
+@compiled
+def block(key, number, nth, purpose):
+    """Four times 32 bits, each in 64. All arguments are np.uint64."""
+    key0, key1 = key[0], key[1]
+    one, two, three, four = number & LOW, number >> HALF, nth, purpose
+    for _ in range(ROUNDS):
+        left, right = MULTIPLIERS[0] * one, MULTIPLIERS[1] * three
+        one, two, three, four = (
+            (right >> HALF) ^ two ^ key0,
+            right & LOW,
+            (left >> HALF) ^ four ^ key1,
+            left & LOW,
+        )
+        key0, key1 = (key0 + WEYL[0]) & LOW, (key1 + WEYL[1]) & LOW
+    return one, two, three, four
+
+
+@compiled
+def uniforms(key, purpose, number, nth):
+    """Two, each above 0 and below 1."""
+    one, two, three, four = block(key, np.uint64(number), np.uint64(nth), np.uint64(purpose))
+    first = (np.float64(((one << HALF) | two) >> LEFT_OUT) + 0.5) * STEP
+    second = (np.float64(((three << HALF) | four) >> LEFT_OUT) + 0.5) * STEP
+    return min(first, 1.0 - STEP), min(second, 1.0 - STEP)
+
+
+@compiled
+def pick(sums, begins, ends, share):
+    """The first place from `begins` on whose sum is above `share`: never one whose weight is 0."""
+    low, high = begins, ends - 1
+    while low < high:
+        middle = (low + high) // 2
+        if sums[middle] > share:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+@compiled
+def erlang(key, purpose, number, nth, phase, phases):
+    """The sum of `phases` exponential times, each of mean `phase`."""
+    total = 0.0
+    for pair in range((phases + 1) // 2):
+        first, second = uniforms(key, purpose + MORE * pair, number, nth)
+        total -= log(first)
+        if 2 * pair + 1 < phases:
+            total -= log(second)
+    return total * phase
+
+
+@compiled
+def sample_ns(table, which, key, purpose, number, nth):
+    """Of the distribution in row `which`, in whole nanoseconds."""
+    kind, a, b = table.kind[which], table.a[which], table.b[which]
+    if kind == Kind.CONSTANT:
+        return np.int64(a * NANO + 0.5)
+    if kind == Kind.ERLANG:
+        return np.int64(erlang(key, purpose, number, nth, a, np.int64(b)) * NANO + 0.5)
+    first, second = uniforms(key, purpose, number, nth)
+    if kind == Kind.EXPONENTIAL:
+        drawn = -a * log(first)
+    elif kind == Kind.HYPEREXPONENTIAL:
+        place = pick(table.sums, table.begins[which], table.ends[which], second)
+        drawn = -table.values[place] * log(first)
+    elif kind == Kind.LOGNORMAL:  # Box and Muller (1958)
+        drawn = np.exp(a + b * sqrt(-2.0 * log(first)) * cos(2.0 * pi * second))
+    elif kind == Kind.UNIFORM:
+        drawn = a + b * first
+    else:
+        drawn = table.values[pick(table.sums, table.begins[which], table.ends[which], first)]
+    return np.int64(drawn * NANO + 0.5)
