@@ -35,3 +35,9 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """By numba, when it is first called with such arguments. It is given numbers and arrays only."""
     made: Callable[..., Any] = numba.njit(cache=_kept(), error_model="numpy")(function)
     return made
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As part of whatever compiled function calls it: for what is short and called for every job."""
+    made: Callable[..., Any] = numba.njit(inline="always", error_model="numpy")(function)
+    return made

@@ -46,7 +46,7 @@ class JobDraws:
     def of(self, first: int, count: int) -> Drawn:
         """Of `count` jobs from number `first` on."""
         drawn = Drawn(*(np.empty(count, np.int64) for _ in Drawn._fields))
-        _draw(self.key, self._shares, self.work, self.patience, self._patient, first, *drawn)
+        _draw(self.key, self._shares, *self.work, *self.patience, self._patient, first, *drawn)
         if self._trace is not None:
             _as_it_was(self._trace, first - 1, drawn)
         return drawn
@@ -66,14 +66,14 @@ class Thinking:
         self.key, self.table = key_of(seed), table_of([think])
 
     def after(self, number: int) -> int:
-        return int(sample_ns(self.table, 0, self.key, Purpose.THINK, number, 0))
+        return int(sample_ns(*self.table, 0, self.key, Purpose.THINK, number, 0))
 
     def before_the_first(self, user: int) -> int:
-        return int(sample_ns(self.table, 0, self.key, Purpose.THINK, 0, user))
+        return int(sample_ns(*self.table, 0, self.key, Purpose.THINK, 0, user))
 
 
 @compiled
-def _draw(key, shares, work, patience, patient, first, klass, work_ns, patience_ns):
+def _draw(key, shares, work, works, patience, patiences, patient, first, klass, work_ns, patience_ns):
     for place in range(len(klass)):
         number = first + place
         which = 0
@@ -81,10 +81,12 @@ def _draw(key, shares, work, patience, patient, first, klass, work_ns, patience_
             share, _ = uniforms(key, Purpose.CLASS, number, 0)
             which = pick(shares, 0, len(shares), share)
         klass[place] = which
-        work_ns[place] = sample_ns(work, which, key, Purpose.SERVICE, number, 0)
+        work_ns[place] = sample_ns(work, works, which, key, Purpose.SERVICE, number, 0)
         patience_ns[place] = FOREVER_NS
         if not patient[which]:
-            patience_ns[place] = max(1, sample_ns(patience, which, key, Purpose.PATIENCE, number, 0))
+            patience_ns[place] = max(
+                1, sample_ns(patience, patiences, which, key, Purpose.PATIENCE, number, 0)
+            )
 
 
 # -- when they come
@@ -128,13 +130,13 @@ def renewal_times(gap: Distribution, seed: int, ends_ns: int) -> Iterator[Ints]:
     first, came_ns = 1, 0
     while came_ns < ends_ns:
         times = np.empty(BLOCK, np.int64)
-        _add_up(key, table, first, came_ns, times)
+        _add_up(key, *table, first, came_ns, times)
         first, came_ns = first + BLOCK, int(times[-1])
         yield times if came_ns < ends_ns else times[: np.searchsorted(times, ends_ns)]
 
 
 @compiled
-def _add_up(key, table, first, came_ns, times):
+def _add_up(key, rows, points, first, came_ns, times):
     for place in range(len(times)):
-        came_ns += sample_ns(table, 0, key, Purpose.ARRIVAL, first + place, 0)
+        came_ns += sample_ns(rows, points, 0, key, Purpose.ARRIVAL, first + place, 0)
         times[place] = came_ns

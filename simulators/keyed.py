@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
-from math import cos, fsum, log, pi, sqrt
+from math import cos, exp, fsum, log, pi, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from simulators.distributions import (
     Lognormal,
     Uniform,
 )
-from simulators.jit import compiled
+from simulators.jit import compiled, inlined
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -68,16 +68,11 @@ class Kind(IntEnum):
 
 
 class Table(NamedTuple):
-    """Distributions, one per row of the first five; `values` and `sums` are of all rows one after the
-    other."""
+    """Distributions: of each its kind, two figures, and from where to where its points are; of each point its
+    value, and the sum of the probabilities up to it."""
 
-    kind: Ints
-    a: Floats
-    b: Floats
-    begins: Ints
-    ends: Ints
-    values: Floats
-    sums: Floats  # of the probabilities of the values, up to 1
+    rows: Floats  # [distribution, 5]
+    points: Floats  # [2, point]
 
 
 def key_of(seed: int) -> Key:
@@ -86,17 +81,15 @@ def key_of(seed: int) -> Key:
 
 
 def table_of(distributions: Sequence[Distribution]) -> Table:
-    rows = [_row(each) for each in distributions]
-    ends = np.cumsum([len(values) for *_, values, _ in rows], dtype=np.int64)
-    return Table(
-        kind=np.array([kind for kind, *_ in rows], dtype=np.int64),
-        a=np.array([a for _, a, *_ in rows], dtype=np.float64),
-        b=np.array([b for _, _, b, *_ in rows], dtype=np.float64),
-        begins=ends - np.array([len(values) for *_, values, _ in rows], dtype=np.int64),
-        ends=ends,
-        values=np.array([value for *_, values, _ in rows for value in values], dtype=np.float64),
-        sums=np.array([part for *_, sums in rows for part in sums], dtype=np.float64),
-    )
+    rows: list[list[float]] = []
+    values: list[float] = []
+    sums: list[float] = []
+    for each in distributions:
+        kind, a, b, its_values, its_sums = _row(each)
+        rows.append([kind, a, b, len(values), len(values) + len(its_values)])
+        values += its_values
+        sums += its_sums
+    return Table(np.array(rows, dtype=np.float64), np.array([values, sums], dtype=np.float64))
 
 
 def _row(distribution: Distribution) -> tuple[Kind, float, float, list[float], list[float]]:
@@ -127,7 +120,7 @@ def sums_of(weights: Sequence[float]) -> list[float]:
 # -- compiled from here
 
 
-@compiled
+@inlined
 def block(key, number, nth, purpose):
     """Four times 32 bits, each in 64. All arguments are np.uint64."""
     key0, key1 = key[0], key[1]
@@ -179,9 +172,9 @@ def erlang(key, purpose, number, nth, phase, phases):
 
 
 @compiled
-def sample_ns(table, which, key, purpose, number, nth):
+def sample_ns(rows, points, which, key, purpose, number, nth):
     """Of the distribution in row `which`, in whole nanoseconds."""
-    kind, a, b = table.kind[which], table.a[which], table.b[which]
+    kind, a, b = np.int64(rows[which, 0]), rows[which, 1], rows[which, 2]
     if kind == Kind.CONSTANT:
         return np.int64(a * NANO + 0.5)
     if kind == Kind.ERLANG:
@@ -189,13 +182,11 @@ def sample_ns(table, which, key, purpose, number, nth):
     first, second = uniforms(key, purpose, number, nth)
     if kind == Kind.EXPONENTIAL:
         drawn = -a * log(first)
-    elif kind == Kind.HYPEREXPONENTIAL:
-        place = pick(table.sums, table.begins[which], table.ends[which], second)
-        drawn = -table.values[place] * log(first)
     elif kind == Kind.LOGNORMAL:  # Box and Muller (1958)
-        drawn = np.exp(a + b * sqrt(-2.0 * log(first)) * cos(2.0 * pi * second))
+        drawn = exp(a + b * sqrt(-2.0 * log(first)) * cos(2.0 * pi * second))
     elif kind == Kind.UNIFORM:
         drawn = a + b * first
     else:
-        drawn = table.values[pick(table.sums, table.begins[which], table.ends[which], first)]
+        place = pick(points[1], np.int64(rows[which, 3]), np.int64(rows[which, 4]), second)
+        drawn = points[0, place] * (-log(first) if kind == Kind.HYPEREXPONENTIAL else 1.0)
     return np.int64(drawn * NANO + 0.5)

@@ -40,7 +40,7 @@ def test_blocks_are_those_of_the_authors(
 
 def drawn(written: dict[str, Any], count: int = 20_000) -> Any:
     table = table_of([READ.validate_python(HALF), READ.validate_python(written)])
-    return np.array([sample_ns(table, 1, KEY, Purpose.SERVICE, n, 0) for n in range(count)]) / 1e9
+    return np.array([sample_ns(*table, 1, KEY, Purpose.SERVICE, n, 0) for n in range(count)]) / 1e9
 
 
 @pytest.mark.parametrize(
