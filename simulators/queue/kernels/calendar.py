@@ -316,7 +316,8 @@ def arrive(
     note_arrival(clock, cells, klass, now_ns, fate)
     if fate != Fate.THERE:
         if len(told):
-            told[number - 1, 1], told[number - 1, 2] = now_ns, fate
+            told[number - 1, 0], told[number - 1, 1] = 0, now_ns
+            told[number - 1, 2], told[number - 1, 3] = fate, 0
         if box[Box.CLOSED]:
             think(box, heaps, places, key, rows, points, slot, number, now_ns)
         return
