@@ -13,6 +13,10 @@ MS = 1_000_000  # nanoseconds
 SECOND = 1_000 * MS
 
 
+# No aging makes it first come first served, whatever the priorities; no back-off tries again at once.
+MAY_BE_ZERO = frozenset({"aging_ms_per_level", "backoff_base_ms"})
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Defaults are those of production; a test shortens what it would have to wait out."""
 
@@ -74,7 +78,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if getattr(self, name) <= 0:
+            if getattr(self, name) < (0 if name in MAY_BE_ZERO else 1):
                 raise Misuse(f"{name} must be above 0")
         if self.max_batch > self.feed_events:
             raise Misuse("feed_events must hold at least one max_batch, or a reader could never catch up")

@@ -37,13 +37,14 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """By numba, when it is first called with such arguments. It is given numbers and arrays only, and makes no
-    array."""
+    """By numba, when it is first called with such arguments. It is given numbers and arrays only, and makes
+    no array."""
     made: Callable[..., Any] = numba.njit(cache=_kept(), **OPTIONS)(function)
     return made
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As part of whatever compiled function calls it: for what is short and called for every job."""
-    made: Callable[..., Any] = numba.njit(cache=_kept(), inline="always", **OPTIONS)(function)
+    """As part of whatever compiled function calls it: for what is done with every job. A call hands on each
+    array as seven words, which was measured to cost more than what most functions do."""
+    made: Callable[..., Any] = numba.njit(cache=_kept(), forceinline=True, **OPTIONS)(function)
     return made

@@ -137,7 +137,7 @@ def block(key, number, nth, purpose):
     return one, two, three, four
 
 
-@compiled
+@inlined
 def uniforms(key, purpose, number, nth):
     """Two, each above 0 and below 1."""
     one, two, three, four = block(key, np.uint64(number), np.uint64(nth), np.uint64(purpose))
@@ -146,7 +146,7 @@ def uniforms(key, purpose, number, nth):
     return min(first, 1.0 - STEP), min(second, 1.0 - STEP)
 
 
-@compiled
+@inlined
 def pick(sums, begins, ends, share):
     """The first place from `begins` on whose sum is above `share`: never one whose weight is 0."""
     low, high = begins, ends - 1
@@ -171,7 +171,7 @@ def erlang(key, purpose, number, nth, phase, phases):
     return total * phase
 
 
-@compiled
+@inlined
 def sample_ns(rows, points, which, key, purpose, number, nth):
     """Of the distribution in row `which`, in whole nanoseconds."""
     kind, a, b = np.int64(rows[which, 0]), rows[which, 1], rows[which, 2]

@@ -21,6 +21,20 @@ MAX_THERE = 10_000_000  # jobs at once
 NOTHING: Ints = np.zeros((0, 4), np.int64)
 
 
+def undone(scenario: Scenario) -> list[str]:
+    """What the rules of the lab do not have, and production has: by the names of the fields."""
+    asked = {
+        f"jobs.classes.{name}.timeout": each.timeout is not None
+        for name, each in (scenario.jobs.classes if scenario.jobs else {}).items()
+    }
+    for name, fleet in scenario.fleets.items():
+        asked[f"fleets.{name}.heartbeats.loss"] = fleet.heartbeats.loss > 0
+        asked[f"fleets.{name}.max_concurrent_jobs"] = (
+            fleet.max_concurrent_jobs > 1 and len(scenario.fleets) > 1
+        )
+    return [name for name, there in asked.items() if there]
+
+
 def is_fifo(scenario: Scenario) -> bool:
     """Whether who is free first takes the job that came first, and there is nothing else to it."""
     jobs, queue = scenario.jobs, scenario.queue

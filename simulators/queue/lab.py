@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from math import ceil, inf
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from fleet.errors import Misuse
+from simulators.keyed import NANO
 from simulators.queue import statistics
-from simulators.queue.history import History
-from simulators.queue.play import play
-from simulators.queue.recognise import Known, check, recognised, slots_of
+from simulators.queue.arrays import slots_of
+from simulators.queue.engines import Engine, engine_for, seed_of
+from simulators.queue.figures import SHARES, Figures, Replication
+from simulators.queue.recognise import Known, check, recognised
 from simulators.queue.theory import Unstable
 from simulators.scenario import Scenario
 
-LEAST_WAITS = 20  # before it can be told when a queue has settled
 LITTLE = 0.05  # how far L may be from X W before something is said
+PRECISE = ("L", "W")  # the metrics that a precision is asked of
+RARE = 10  # jobs
+MOST_REPLICATIONS = 1_000  # that are added for the sake of a precision
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -29,6 +35,24 @@ class Metric(msgspec.Struct, frozen=True):
     high: float
     theory: float | None = None
     z: float | None = None
+
+
+class Robots(msgspec.Struct, frozen=True):
+    """Of each robot, one after the other as the fleets are; who does several jobs at once is several. On
+    average over the replications, after a warm-up that was given, else from the beginning."""
+
+    utilisation: list[float]
+    jobs: list[float]
+
+
+class Curves(msgspec.Struct, frozen=True):
+    """On average over the replications: `waits` and `stays` are the times in seconds that these `shares` of
+    the jobs do not exceed; `in_line`, how many jobs waited in one hundredth of the time after the other."""
+
+    shares: list[float]
+    waits: list[float]
+    stays: list[float]
+    in_line: list[float]
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +68,18 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_s: float
     model: str
     metrics: dict[str, Metric]
+    classes: dict[str, dict[str, Metric]]
+    of_robots: Robots
+    curves: Curves
+    warnings: list[str]
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """`values`: the metrics of each replication, in their order; the same number is of the same jobs,
+    whatever else a scenario changes."""
+
+    warm_up_s: float
+    values: list[Figures]
     warnings: list[str]
 
 
@@ -53,84 +89,180 @@ def run(
     replications: int = 10,
     warm_up_s: float | None = None,
     tell: Callable[[int], None] = lambda done: None,
+    *,
+    precision: float | None = None,
+    engine: Engine = "auto",
 ) -> Findings:
     """`folder` is that of the scenario. Without `warm_up_s` what comes before the queue has settled is found
-    and left out. `tell` hears how many replications are done. Raises Misuse for what cannot be played."""
-    check(scenario)
+    and left out. With a `precision`, replications are added until the intervals of L and W are no wider, to
+    either side, than this share of the estimate. `tell` hears how many replications are done. Raises Misuse
+    for what cannot be played."""
     if replications < 2:
         raise Misuse("it takes two replications at least: from one nobody can tell how sure a figure is")
-    if warm_up_s is not None and not 0 <= warm_up_s < scenario.lasts_s:
-        raise Misuse(f"the warm-up must end before the scenario does, at {scenario.lasts_s:g} s")
-    warnings: list[str] = []
-    known = _known(scenario, warnings)
-    histories = []
-    for replication in range(replications):
-        histories.append(play(scenario, folder, replication))
-        tell(replication + 1)
-    if warm_up_s is None:
-        warm_up_s = _warm_up(histories, warnings)
-    slots = slots_of(scenario)
-    samples = [history.window(warm_up_s).metrics(slots) for history in histories]
-    _check_little(samples, warnings)
-    return Findings(
-        name=scenario.name,
-        seed=scenario.seed,
-        replications=replications,
-        robots=scenario.robots,
-        jobs=sum(map(len, histories)),
-        lasts_s=scenario.lasts_s,
-        warm_up_s=warm_up_s,
-        model=known.model if known else "",
-        metrics=_metrics(samples, known),
-        warnings=warnings,
-    )
+    lab = _Lab(scenario, folder, warm_up_s, engine)
+    known = lab.known()
+    lab.play(replications, tell)
+    if precision is not None:
+        lab.play_until(precision, tell)
+    return lab.findings(known)
 
 
-def _known(scenario: Scenario, warnings: list[str]) -> Known | None:
-    """A queue that grows may be looked at, too: for as long as the scenario lasts."""
-    try:
-        return recognised(scenario)
-    except Unstable as overloaded:
-        warnings.append(f"{overloaded.detail}; these figures are those of the first {scenario.lasts_s:g} s")
-        return None
+def samples(
+    scenario: Scenario,
+    folder: Path,
+    replications: int = 10,
+    warm_up_s: float | None = None,
+    tell: Callable[[int], None] = lambda done: None,
+    *,
+    engine: Engine = "auto",
+) -> Samples:
+    """What `run` makes its intervals of, for who compares scenarios pair by pair."""
+    lab = _Lab(scenario, folder, warm_up_s, engine)
+    lab.known()
+    lab.play(replications, tell)
+    values, warm_up_s = lab.values()
+    return Samples(warm_up_s=warm_up_s, values=values, warnings=lab.warnings)
 
 
-def _warm_up(histories: Sequence[History], warnings: list[str]) -> float:
-    """By the waits of each replication; the longest counts for all."""
-    longest_s = 0.0
-    for history in histories:
-        came_s, waits = history.waits_s()
-        if len(waits) < LEAST_WAITS:
-            warnings.append(f"only {len(waits)} jobs were begun in a replication: let it last longer")
-            return 0.0
-        cut = statistics.warm_up(waits)
-        if cut >= len(waits) // 2 - statistics.MSER_BATCH:
-            warnings.append("the queue had not settled when the scenario was half over: let it last longer")
-        longest_s = max(longest_s, float(came_s[cut]) if cut else 0.0)
-    return min(longest_s, max(history.lasts_s for history in histories) / 2)
+class _Lab:
+    def __init__(self, scenario: Scenario, folder: Path, warm_up_s: float | None, engine: Engine) -> None:
+        check(scenario)
+        if warm_up_s is not None and not 0 <= warm_up_s < scenario.lasts_s:
+            raise Misuse(f"the warm-up must end before the scenario does, at {scenario.lasts_s:g} s")
+        self._scenario = scenario
+        self._folder = folder
+        self._warm_up_s = warm_up_s
+        self._play = engine_for(scenario, engine)
+        self._slots = slots_of(scenario)
+        self._played: list[Replication] = []
+        self.warnings: list[str] = []
 
+    def known(self) -> Known | None:
+        """A queue that grows may be looked at, too: for as long as the scenario lasts."""
+        try:
+            return recognised(self._scenario)
+        except Unstable as overloaded:
+            lasts_s = self._scenario.lasts_s
+            self.warnings.append(f"{overloaded.detail}; these figures are those of the first {lasts_s:g} s")
+            return None
 
-def _check_little(samples: Sequence[dict[str, float]], warnings: list[str]) -> None:
-    """L = X W, of those who came and left in the window; those that straddle it make the difference."""
-    inside = [each for each in samples if "W" in each and each["L"] > 0]
-    if not inside:
-        return
-    jobs = float(np.mean([each["L"] for each in inside]))
-    product = float(np.mean([each["throughput"] * each["W"] for each in inside]))
-    if abs(jobs - product) > LITTLE * jobs:
-        warnings.append(
-            f"by Little's law {jobs:.4g} jobs would be {product:.4g}: many were there at the beginning or "
-            "the end, or left without being served; let it last longer"
+    def play(self, replications: int, tell: Callable[[int], None]) -> None:
+        warm_up_ns = round((self._warm_up_s or 0.0) * NANO)
+        for _ in range(replications):
+            seed = seed_of(self._scenario.seed, len(self._played))
+            self._played.append(Replication(self._play(self._scenario, self._folder, seed, warm_up_ns)))
+            tell(len(self._played))
+
+    def play_until(self, precision: float, tell: Callable[[int], None]) -> None:
+        """Raises Misuse for a precision that is none. One that is out of reach is given up, with a
+        warning."""
+        if not 0 < precision < 1:
+            raise Misuse(f"a precision is a share of the estimate, such as 0.02, not {precision:g}")
+        while True:
+            wanted = self._wanted(precision)
+            if wanted <= len(self._played):
+                return
+            if wanted > MOST_REPLICATIONS:
+                self.warnings.append(
+                    f"a precision of {precision:g} would take some {wanted:,.0f} replications of this "
+                    f"length, and {MOST_REPLICATIONS:,} are the most: let it last longer"
+                )
+                return
+            self.play(min(ceil(wanted) - len(self._played), len(self._played)), tell)
+
+    def _wanted(self, precision: float) -> float:
+        """Replications: the width of an interval falls with the root of their number."""
+        first, most = self._first()[0], 0.0
+        values = [each.figures(first, self._slots) for each in self._played]
+        for name in PRECISE:
+            if all(name in each for each in values):
+                found = statistics.mean_of([each[name] for each in values])
+                width = (found.high - found.low) / 2
+                part = width / abs(found.estimate) if found.estimate else inf if width else 0.0
+                most = max(most, (part / precision) ** 2 * len(values))
+        return len(values) if most <= len(values) else most
+
+    def _first(self) -> tuple[int, list[str]]:
+        """The segment from which on all replications count, and what is to be said about that."""
+        if self._warm_up_s is not None:
+            return 1, []
+        settled = [each.settled_ns for each in self._played]
+        if None in settled:
+            return 1, ["only few jobs came in a replication: let it last longer"]
+        half_ns = self._scenario.lasts_s * NANO / 2
+        latest_ns = max(each for each in settled if each is not None)
+        if latest_ns <= half_ns:
+            return self._played[0].segment_after(latest_ns), []
+        told = "the queue had not settled when the scenario was half over: let it last longer"
+        return self._played[0].segment_after(half_ns), [told]
+
+    def values(self) -> tuple[list[Figures], float]:
+        """Of each replication, and what was left out of it, in seconds."""
+        first, told = self._first()
+        self.warnings += told
+        values = [each.figures(first, self._slots) for each in self._played]
+        self._check_little(first)
+        return values, self._warm_up_s or self._played[0].begins_s(first)
+
+    def findings(self, known: Known | None) -> Findings:
+        scenario, first = self._scenario, self._first()[0]
+        values, warm_up_s = self.values()
+        assert scenario.jobs is not None
+        names = list(scenario.jobs.classes)
+        jobs = sum(each.jobs for each in self._played)
+        metrics = partial(_metrics, exact=known is None or known.exact, jobs=jobs)
+        of_classes = [each.of_classes(first, names) for each in self._played]
+        return Findings(
+            name=scenario.name,
+            seed=scenario.seed,
+            replications=len(self._played),
+            robots=scenario.robots,
+            jobs=jobs,
+            lasts_s=scenario.lasts_s,
+            warm_up_s=warm_up_s,
+            model=known.model if known else "",
+            metrics=metrics(values, known.figures if known else {}),
+            classes={
+                name: metrics(
+                    [each[name] for each in of_classes], known.classes.get(name, {}) if known else {}
+                )
+                for name in names
+            },
+            of_robots=Robots(
+                np.mean([each.worked for each in self._played], axis=0).tolist(),
+                np.mean([each.done for each in self._played], axis=0).tolist(),
+            ),
+            curves=self._curves(first),
+            warnings=self.warnings,
         )
 
+    def _curves(self, first: int) -> Curves:
+        quantiles = np.mean([each.quantiles_s(first) for each in self._played], axis=0)
+        there = [[] if np.isnan(each).any() else each.tolist() for each in quantiles]
+        in_line = np.mean([each.in_line() for each in self._played], axis=0)
+        return Curves(SHARES.tolist(), there[0], there[1], in_line.tolist())
 
-def _metrics(samples: Sequence[dict[str, float]], known: Known | None) -> dict[str, Metric]:
-    """Of what every replication has a figure for."""
+    def _check_little(self, first: int) -> None:
+        """L = X W, of those that left in the window; those that straddle it make the difference."""
+        jobs, product = np.mean([each.little(first) for each in self._played], axis=0)
+        if abs(jobs - product) > LITTLE * jobs:
+            self.warnings.append(
+                f"by Little's law {jobs:.4g} jobs would be {product:.4g}: many were there at the beginning "
+                "or the end; let it last longer"
+            )
+
+
+def _metrics(
+    samples: Sequence[Figures], theory: dict[str, float], exact: bool, jobs: int
+) -> dict[str, Metric]:
+    """Of what every replication has a figure for. A share of the `jobs` that is expected of a few of them only
+    is not judged: normally nothing is seen of it."""
     names = [name for name in samples[0] if all(name in each for each in samples)]
     found = {}
     for name in names:
         interval = statistics.mean_of([each[name] for each in samples])
-        truth = known.figures.get(name) if known else None
-        z = interval.z(truth) if known and truth is not None and known.exact else None
+        truth = theory.get(name)
+        rare = truth is not None and name.startswith("P_") and 0 < truth * jobs < RARE
+        z = interval.z(truth) if exact and truth is not None and not rare else None
         found[name] = Metric(interval.estimate, interval.low, interval.high, truth, z)
     return found

@@ -57,9 +57,6 @@ class Ledger:
             job.began_ns = min(job.began_ns, now_ns)
         job.state, job.since_ns = state, now_ns
 
-    def has_begun(self, number: int) -> bool:
-        return self._jobs[number].began_ns != NEVER
-
     def leaves(self, number: int, now_ns: int, fate: Fate) -> None:
         self.turns(number, Cell.HELD, now_ns)
         job, tally = self._jobs.pop(number), self._tally

@@ -94,7 +94,13 @@ def warm_up(values: Sequence[float] | Floats) -> int:
     """How many values at the beginning are of a system that was still filling: MSER-5, by White, Cobb and
     Spratt (2000). As many as make the standard error of the mean of the others, in batches of five,
     smallest; half the series at most."""
-    means = batch_means(values, MSER_BATCH)
+    return mser(batch_means(values, MSER_BATCH)) * MSER_BATCH
+
+
+def mser(values: Sequence[float] | Floats) -> int:
+    """The same for values that are means of batches already."""
+    means = _series(values, 1)
+    size = float(np.mean(np.abs(means)))
     means = means - np.mean(means)
     count = len(means)
     # Of means[d:], for every d at once: the sum of squares about their own mean.
@@ -102,9 +108,8 @@ def warm_up(values: Sequence[float] | Floats) -> int:
     squares = np.cumsum(means[::-1] ** 2)[::-1]
     left = count - np.arange(count)
     spread = squares - sums**2 / left
-    rounding = 1e-12 * float(np.mean(np.abs(_series(values, 1)))) ** 2
-    statistic = np.where(spread > rounding, spread, 0.0) / left.astype(np.float64) ** 2
-    return int(np.argmin(statistic[: count // 2 + 1])) * MSER_BATCH
+    statistic = np.where(spread > 1e-12 * size**2, spread, 0.0) / left.astype(np.float64) ** 2
+    return int(np.argmin(statistic[: count // 2 + 1]))
 
 
 def steady_mean(values: Sequence[float] | Floats, batches: int = 32, level: float = LEVEL) -> Interval:

@@ -19,9 +19,9 @@ MOST_STATES = 1_000_000
 
 
 class Steady(msgspec.Struct, frozen=True):
-    """Of those that were let in, but for `P_block` (of all that came). `utilisation` is the share of the
-    servers that are busy; `throughput` is of jobs that were served to their end. None is what was not asked
-    for."""
+    """Of those let in, but for `P_block`, `P_balk` and `P_abandon` (of all that came). `utilisation`
+    is the share of the servers that are busy; `throughput` is of jobs that were served to their end. None is
+    what was not asked for."""
 
     utilisation: float
     L: float
@@ -31,6 +31,7 @@ class Steady(msgspec.Struct, frozen=True):
     throughput: float
     P_wait: float | None = None
     P_block: float = 0.0
+    P_balk: float = 0.0
     P_abandon: float = 0.0
     P_n: tuple[float, ...] = ()
 
@@ -151,39 +152,50 @@ def birth_death(
 
 
 def mmck(
-    rate: float, service_rate: float, servers: int, capacity: int | None = None, abandon_rate: float = 0.0
+    rate: float,
+    service_rate: float,
+    servers: int,
+    capacity: int | None = None,
+    abandon_rate: float = 0.0,
+    joins: Callable[[int], float] | None = None,
 ) -> Steady:
     """M/M/c/K+M: who finds `capacity` jobs there (served and waiting) is turned away, who waits gives up at
-    `abandon_rate`; without a capacity, Erlang A. Palm (1957), Ancker and Gafarian (1963). `Wq` and `W` are
-    of those who were let in, whether they were served or gave up."""
+    `abandon_rate`; without a capacity, Erlang A. Palm (1957), Ancker and Gafarian (1963). Who finds n there
+    joins with probability joins(n). `Wq` and `W` are of those who were let in, whether they were served or
+    gave up."""
     _positive(rate=rate, service_rate=service_rate)
     _servers(servers)
     if not (isfinite(abandon_rate) and abandon_rate >= 0):
         raise Misuse(f"abandon_rate must be a number that is not below 0, not {abandon_rate:g}")
-    if capacity is None and abandon_rate == 0:
+    if capacity is None and abandon_rate == 0 and joins is None:
         return mmc(rate, service_rate, servers)
     if capacity is not None and capacity < servers:
         raise Misuse(f"a capacity of {capacity} leaves some of the {servers} servers without work for ever")
 
+    def join(state: int) -> float:
+        return 1.0 if joins is None else joins(state)
+
     def death(state: int) -> float:
         return min(state, servers) * service_rate + max(0, state - servers) * abandon_rate
 
-    shares = birth_death(lambda state: rate, death, capacity)
+    shares = birth_death(lambda state: rate * join(state), death, capacity)
     blocked = shares[capacity] if capacity is not None else 0.0
-    entered = rate * (1 - blocked)
+    inside = shares if capacity is None else shares[:capacity]
+    lets_in = [share * join(n) for n, share in enumerate(inside)]
+    entered = fsum(lets_in)
     jobs = fsum(n * share for n, share in enumerate(shares))
     waiting = fsum((n - servers) * share for n, share in enumerate(shares) if n > servers)
     busy = jobs - waiting
-    waits = fsum(shares[servers : capacity if capacity is not None else None]) / (1 - blocked)
     return Steady(
         utilisation=busy / servers,
         L=jobs,
         Lq=waiting,
-        W=jobs / entered,
-        Wq=waiting / entered,
+        W=jobs / (rate * entered),
+        Wq=waiting / (rate * entered),
         throughput=busy * service_rate,
-        P_wait=waits,
+        P_wait=fsum(lets_in[servers:]) / entered,
         P_block=blocked,
+        P_balk=max(0.0, fsum(inside) - entered),
         P_abandon=abandon_rate * waiting / rate,
         P_n=tuple(shares),
     )
@@ -309,6 +321,18 @@ def cobham(rates: Sequence[float], services: Sequence[Moments]) -> list[float]:
     classes = _classes(rates, services)
     loads = classes.loads
     return [classes.residual[-1] / ((1 - loads[k]) * (1 - loads[k + 1])) for k in range(len(rates))]
+
+
+def cobham_mmc(rates: Sequence[float], service_rate: float, servers: int) -> list[float]:
+    """Wq of each class in M/M/c with priorities that interrupt nobody: C / (c mu (1 - s_{k-1}) (1 - s_k)).
+    Cobham (1954), Kella and Yechiali (1985)."""
+    _positive(service_rate=service_rate)
+    loads = [0.0]
+    for rate in rates:
+        _positive(rate=rate)
+        loads.append(loads[-1] + rate / service_rate / servers)
+    waits = erlang_c(servers, loads[-1] * servers) / (servers * service_rate)
+    return [waits / ((1 - loads[k]) * (1 - loads[k + 1])) for k in range(len(rates))]
 
 
 def preemptive(rates: Sequence[float], services: Sequence[Moments]) -> list[float]:

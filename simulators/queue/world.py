@@ -43,9 +43,8 @@ from simulators.queue.engine import Engine, Turn
 from simulators.robot import Connected, Heard, RobotBrain, RobotProfile, Say, Sense, WakeAt, Woke
 
 DOOR = "lab"
-WALL_NS = (
-    1_767_225_600 * 10**9
-)  # at the beginning: 2026-01-01, since some of the fleet's times are in wall time
+# At the beginning, 2026-01-01: some of the fleet's times are in wall time.
+WALL_NS = 1_767_225_600 * 10**9
 OnFact = Callable[[int, Fact], None]  # (now_ns, what changed)
 
 

@@ -190,7 +190,7 @@ def speedy_ns(work_ns, speed):
     return work_ns if speed == 1.0 else np.int64(np.rint(work_ns / NANO / speed * NANO))
 
 
-@compiled
+@inlined
 def order_of(box, classes, jobs, slot):
     """The first key of a waiting job."""
     due = jobs[slot, Job.DUE]
@@ -289,7 +289,7 @@ def run(
 # -- jobs come and go
 
 
-@compiled
+@inlined
 def stays(box, key, joins, number):
     """Whether a job that arrives joins those who are there."""
     if box[Box.JOINING] == Joining.ALWAYS:
@@ -301,7 +301,7 @@ def stays(box, key, joins, number):
     return share < joins[min(there, len(joins) - 1)]
 
 
-@compiled
+@inlined
 def arrive(
     box, heaps, places, jobs, robots, fleets, classes, key, rows, points, joins, clock, cells, times,
     batches, work, slot, klass, work_ns, patience_ns, now_ns, told,
@@ -333,13 +333,13 @@ def arrive(
     find_robot(box, heaps, places, jobs, robots, fleets, classes, clock, cells, work, slot, True, now_ns)
 
 
-@compiled
+@inlined
 def think(box, heaps, places, key, rows, points, slot, number, now_ns):
     thinks_ns = sample_ns(rows, points, len(rows) - 1, key, Purpose.THINK, number, 0)
     push(heaps[Row.CALENDAR], places[0], now_ns + thinks_ns, ARRIVING + slot, job_item(box, slot))
 
 
-@compiled
+@inlined
 def leave(
     box, heaps, places, jobs, key, rows, points, clock, cells, times, batches, slot, fate, now_ns, told
 ):
@@ -359,7 +359,7 @@ def leave(
         box[Box.FREE] = slot
 
 
-@compiled
+@inlined
 def change(jobs, slot, state, clock, cells, now_ns):
     since_ns, before = jobs[slot, Job.SINCE], jobs[slot, Job.STATE]
     note_span(clock, cells, jobs[slot, Job.KLASS], before, since_ns, now_ns)
@@ -371,7 +371,7 @@ def change(jobs, slot, state, clock, cells, now_ns):
 # -- jobs and robots find each other
 
 
-@compiled
+@inlined
 def find_robot(box, heaps, places, jobs, robots, fleets, classes, clock, cells, work, slot, fresh, now_ns):
     """For a job that waits from now on: who has been idle longest; or, if it may interrupt, who does what is
     least urgent, and then for what that did. `fresh`: it may lose its patience."""
@@ -393,7 +393,7 @@ def find_robot(box, heaps, places, jobs, robots, fleets, classes, clock, cells, 
         )
 
 
-@compiled
+@inlined
 def first_of(box, heaps, classes, klass, rows):
     """Of the fleets that can do such a job, the one whose row, `rows` and on, has the smallest entry."""
     found = NOBODY
@@ -412,7 +412,7 @@ def less(one, other):
     )
 
 
-@compiled
+@inlined
 def wait(box, heaps, places, jobs, classes, slot, fresh, now_ns):
     order, tie = order_of(box, classes, jobs, slot), tie_of(box, jobs, slot)
     push(heaps[row_of(box, classes, jobs, slot)], places[1], order, tie, job_item(box, slot))
@@ -439,7 +439,7 @@ def interrupt_for(box, heaps, places, jobs, robots, fleets, classes, clock, cell
     return other
 
 
-@compiled
+@inlined
 def find_job(box, heaps, places, jobs, robots, fleets, classes, key, clock, cells, robot, now_ns):
     """For a robot that has nothing to do."""
     slot = best(box, heaps, classes, key, robots[robot, Robot.FLEET])
@@ -451,7 +451,7 @@ def find_job(box, heaps, places, jobs, robots, fleets, classes, key, clock, cell
     begin(box, heaps, places, jobs, robots, fleets, classes, clock, cells, slot, robot, now_ns)
 
 
-@compiled
+@inlined
 def best(box, heaps, classes, key, fleet):
     """The slot of the waiting job that such a robot is to do next."""
     found = first_group(box, heaps, classes, fleet, head_row(box, 0))
@@ -465,7 +465,7 @@ def best(box, heaps, classes, key, fleet):
     return item(heaps[waiting_row(box, found)], 1) - 2 * box[Box.ROBOTS]
 
 
-@compiled
+@inlined
 def first_group(box, heaps, classes, fleet, rows):
     found = NOBODY
     for group in range(box[Box.GROUPS]):
@@ -501,7 +501,7 @@ def can(box, classes, group, fleet):
     return classes[box[Box.CLASSES] + group, Klass.FITS + fleet]
 
 
-@compiled
+@inlined
 def begin(box, heaps, places, jobs, robots, fleets, classes, clock, cells, slot, robot, now_ns):
     """Or go on with what it had begun."""
     remove(heaps[Row.CALENDAR], places[0], job_item(box, slot))
@@ -520,7 +520,7 @@ def begin(box, heaps, places, jobs, robots, fleets, classes, clock, cells, slot,
         push(heaps[busy_row(box, fleet)], places[1], -order, -jobs[slot, Job.NUMBER], 2 * robot)
 
 
-@compiled
+@inlined
 def stop_work(box, heaps, places, jobs, robots, fleets, clock, cells, work, robot, state, now_ns):
     """Whatever the reason; the robot keeps the job in mind."""
     slot, fleet = robots[robot, Robot.JOB], robots[robot, Robot.FLEET]
@@ -535,7 +535,7 @@ def stop_work(box, heaps, places, jobs, robots, fleets, clock, cells, work, robo
         remove(heaps[Row.CALENDAR], places[0], 2 * robot + 1)
 
 
-@compiled
+@inlined
 def complete(
     box, heaps, places, jobs, robots, fleets, classes, key, rows, points, clock, cells, times, batches,
     work, robot, now_ns, told,

@@ -65,7 +65,7 @@ def move_up(times, robots, time, robot):
     times[place], robots[place] = time, robot
 
 
-@compiled
+@inlined
 def sift_down(times, robots, time, robot):
     """The same in a heap."""
     place, count = 0, len(times)

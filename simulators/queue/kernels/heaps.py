@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.jit import compiled, inlined
+from simulators.jit import inlined
 from simulators.keyed import Ints
 
 WIDTH = 3
@@ -67,13 +67,13 @@ def move(heap, places, source, target):
     put(heap, places, target, heap[WIDTH * source], heap[WIDTH * source + 1], heap[WIDTH * source + 2])
 
 
-@compiled
+@inlined
 def push(heap, places, first, second, which):
     heap[0] += 1
     rise(heap, places, heap[0], first, second, which)
 
 
-@compiled
+@inlined
 def rise(heap, places, place, first, second, which):
     while place > 1 and after(heap, place // 2, first, second):
         move(heap, places, place // 2, place)
@@ -81,7 +81,7 @@ def rise(heap, places, place, first, second, which):
     put(heap, places, place, first, second, which)
 
 
-@compiled
+@inlined
 def sink(heap, places, place, first, second, which):
     count = heap[0]
     while 2 * place <= count:
@@ -95,7 +95,7 @@ def sink(heap, places, place, first, second, which):
     put(heap, places, place, first, second, which)
 
 
-@compiled
+@inlined
 def remove(heap, places, which):
     """Nothing if it is not there."""
     place, last = places[which], heap[0]
