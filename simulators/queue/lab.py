@@ -255,8 +255,8 @@ class _Lab:
 def _metrics(
     samples: Sequence[Figures], theory: dict[str, float], exact: bool, jobs: int
 ) -> dict[str, Metric]:
-    """Of what every replication has a figure for. A share of the `jobs` that is expected of a few of them only
-    is not judged: normally nothing is seen of it."""
+    """Of what every replication has a figure for. A share of the `jobs` that is expected of a few of them
+    only is not judged: normally nothing is seen of it."""
     names = [name for name in samples[0] if all(name in each for each in samples)]
     found = {}
     for name in names:
