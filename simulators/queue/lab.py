@@ -47,6 +47,15 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str]
 
 
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """`values`: the metrics of each replication, in their order; the same number is of the same jobs,
+    whatever else a scenario changes."""
+
+    warm_up_s: float
+    values: list[dict[str, float]]
+    warnings: list[str]
+
+
 def run(
     scenario: Scenario,
     folder: Path,
@@ -84,6 +93,28 @@ def run(
         metrics=_metrics(samples, known),
         warnings=warnings,
     )
+
+
+def samples(
+    scenario: Scenario,
+    folder: Path,
+    replications: int = 10,
+    warm_up_s: float | None = None,
+    tell: Callable[[int], None] = lambda done: None,
+) -> Samples:
+    """What `run` makes its intervals of, for who compares scenarios pair by pair."""
+    check(scenario)
+    warnings: list[str] = []
+    _known(scenario, warnings)
+    histories = []
+    for replication in range(replications):
+        histories.append(play(scenario, folder, replication))
+        tell(replication + 1)
+    from_s = _warm_up(histories, warnings) if warm_up_s is None else warm_up_s
+    slots = slots_of(scenario)
+    values = [history.window(from_s).metrics(slots) for history in histories]
+    _check_little(values, warnings)
+    return Samples(warm_up_s=from_s, values=values, warnings=warnings)
 
 
 def _known(scenario: Scenario, warnings: list[str]) -> Known | None:
