@@ -101,8 +101,8 @@ def compare(
     plans = _plans(scenario, policies)
     _check(plans, replications, warm_up_s)
     found = [
-        lab.samples(plan, folder, replications, warm_up_s, _counting_from(number * replications, tell))
-        for number, plan in enumerate(plans)
+        _played(policy, plan, folder, replications, warm_up_s, _counting_from(number * replications, tell))
+        for number, (policy, plan) in enumerate(zip(policies, plans, strict=True))
     ]
     longest_s = max(each.warm_up_s for each in found)
     fair = [_from(longest_s, plan, folder, each) for plan, each in zip(plans, found, strict=True)]
@@ -115,6 +115,14 @@ def compare(
         metrics=_metrics(fair),
         warnings=_warnings(policies, found, fair),
     )
+
+
+def _played(policy: Policy, *asked: Any) -> Samples:
+    """As `lab.samples` is asked. Raises Misuse, which names the policy."""
+    try:
+        return lab.samples(*asked)
+    except Misuse as error:
+        raise Misuse(f"{policy.name}: {error.detail}") from None
 
 
 def _from(begins_s: float, plan: Scenario, folder: Path, found: Samples) -> Samples:
