@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from simulators.queue.cli import AsJson, File, Lasts, Robots, Seed, Times, WarmUp
+from simulators.queue.sweep_cli import with_error
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.queue.comparison import Compared, Difference, Figure
@@ -72,12 +73,14 @@ def _json(found: Compared, seconds: float) -> str:
 
 def _tell(out: Console, found: Compared) -> None:
     title = f"{found.name}: {found.replications} times, on the same random numbers; ± at 95 %"
-    table = Table("", "policy", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("", no_wrap=True)
+    table.add_column("policy", overflow="fold")
     for column in ("estimate", "difference", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for name, figures in found.metrics.items():
         _add(table, name, found.policies, figures)
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print(f"differences are from {found.policies[0]}, replication by replication", markup=False)
     out.print(f"times in seconds; the first {found.warm_up_s:,.0f} s are left out", markup=False)
     for warning in found.warnings:
@@ -86,7 +89,7 @@ def _tell(out: Console, found: Compared) -> None:
 
 def _add(table: Table, name: str, policies: Sequence[str], figures: Sequence[Figure]) -> None:
     for policy, each in zip(policies, figures, strict=True):
-        estimate = f"{each.estimate:,.4g} ± {each.high - each.estimate:,.2g}"
+        estimate = with_error(each.estimate, each.high)
         table.add_row(name if each is figures[0] else "", policy, estimate, *_of(each.difference))
     table.add_section()
 
@@ -94,5 +97,4 @@ def _add(table: Table, name: str, policies: Sequence[str], figures: Sequence[Fig
 def _of(difference: Difference | None) -> list[str]:
     if difference is None:
         return []
-    told = f"{difference.estimate:+,.4g} ± {difference.high - difference.estimate:,.2g}"
-    return [told, "differs" if difference.clear else ""]
+    return [with_error(difference.estimate, difference.high, "+"), "differs" if difference.clear else ""]

@@ -22,13 +22,14 @@ if TYPE_CHECKING:  # what a run needs takes most of a second to import, which ot
     from simulators.queue.sweep_folder import SweepFolder
 
 MOST_ROWS, MOST_WARNINGS = 50, 10  # on a screen; the files have all
+ROUNDING = 1e-12
 SHOWN = ("Wq", "W", "utilisation")
 
 Over = Annotated[
     list[str],
     typer.Option(
         metavar="NAME=VALUES",
-        help="An axis: robots=10:100:10, load=0.5,0.8, or any field, such as fleets.arms.speed=1,2. "
+        help="An axis: robots=10:50:10, load=0.5,0.8, or any field, such as fleets.arms.speed=1,2. "
         "More than one may.",
     ),
 ]
@@ -139,7 +140,7 @@ def _tell(out: Console, asked: Sweep, points: Sequence[Point], folder: Path) -> 
         table.add_column(column, justify="right")
     for point in points[:MOST_ROWS]:
         table.add_row(*(told(point.changes[name]) for name in names), *_cells(point, shown))
-    out.print(table)
+    out.print(table, soft_wrap=False)
     if len(points) > MOST_ROWS:
         out.print(f"and {len(points) - MOST_ROWS:,} more", markup=False)
     _warn(out, points)
@@ -149,7 +150,15 @@ def _tell(out: Console, asked: Sweep, points: Sequence[Point], folder: Path) -> 
 def _cells(point: Point, shown: Sequence[str]) -> Iterator[str]:
     for name in shown:
         metric = point.findings.metrics.get(name)
-        yield "" if metric is None else f"{metric.estimate:,.4g} ± {metric.high - metric.estimate:,.2g}"
+        yield "" if metric is None else with_error(metric.estimate, metric.high)
+
+
+def with_error(estimate: float, high: float, sign: str = "") -> str:
+    """As people read an interval, which is as wide on both sides."""
+    width = high - estimate
+    if width < ROUNDING * abs(estimate):
+        width = 0.0
+    return f"{estimate:{sign},.4g} ± {width:,.2g}"
 
 
 def _warn(out: Console, points: Sequence[Point]) -> None:
