@@ -30,8 +30,8 @@ def spread(
 ) -> Generator[tuple[int, Made | Exception]]:
     """(number of the item, what the function made of it), as they are done, `at_once` at most on their way.
     An error that it raised takes the place of what it made; a process that was lost, Unavailable, after
-    Ray has tried again. Closing this, or an interrupt, kills the processes of those that run."""
-    task: Any = ray.remote(_make).options(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})
+    a second try. Closing this, or an interrupt, kills the processes of those that run."""
+    task: Any = ray.remote(_make).options(num_cpus=1, max_retries=1, runtime_env={"env_vars": ONE_THREAD})
     on_the_way: dict[Any, int] = {}
     left = iter(enumerate(items))
     try:

@@ -6,9 +6,25 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import pytest
+import ray
+
+import fleetcast
 from actors.spread import spread
 from fleet.errors import Misuse, Unavailable
+from simulators.queue import sweep
+
+YARD: dict[str, Any] = {
+    "name": "yard",
+    "duration": "30s",
+    "fleets": {"arms": {"count": 2, "heartbeats": {"interval": "60s"}}},
+    "jobs": {
+        "arrivals": {"kind": "poisson", "rate": 1},
+        "classes": {"weld": {"service": {"kind": "exponential", "mean": "1s"}}},
+    },
+}
 
 
 def double(number: int) -> int:
@@ -72,3 +88,17 @@ def test_numeric_libraries_take_one_thread(ray_cluster: None) -> None:
 
 def test_nothing_is_made_of_nothing(ray_cluster: None) -> None:
     assert list(spread(double, [], at_once=2)) == []
+
+
+def test_a_sweep_over_many_processes_gives_the_same_bits(ray_cluster: None) -> None:
+    over = {"robots": [1, 2], "load": [0.5, 0.8]}
+    here = sweep(YARD, over, replications=2)
+    there = sweep(YARD, over, replications=2, processes=2, workers=fleetcast.workers)
+    assert there.frame().equals(here.frame())
+    assert ray.is_initialized()  # it was there before
+
+
+def test_what_a_point_cannot_be_comes_back_from_its_process(ray_cluster: None) -> None:
+    traced = YARD | {"jobs": YARD["jobs"] | {"arrivals": {"kind": "trace", "file": "nowhere.csv"}}}
+    with pytest.raises(Misuse, match=r"2 of 2 points failed: seed=1: the trace nowhere\.csv cannot be read"):
+        sweep(traced, {"seed": [1, 2]}, replications=2, processes=2, workers=fleetcast.workers)

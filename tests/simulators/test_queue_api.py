@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from simulators.queue import (
 )
 from simulators.queue.experiment import Spread, in_turn
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 YARD: dict[str, Any] = {
     "name": "yard",
     "duration": "40s",
@@ -212,3 +214,16 @@ def test_several_processes_are_those_of_the_workers() -> None:
         sweep(YARD, {"load": [0.5, 0.8]}, processes=3)
     with pytest.raises(Misuse, match="a process at least"):
         sweep(YARD, {"load": [0.5, 0.8]}, processes=0)
+
+
+def test_the_example_answers_its_three_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["queue_lab.py", "--minutes", "8", "--replications", "4", "--into", str(tmp_path / "lab")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(EXAMPLES / "queue_lab.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.count("robots: Wq") >= 1
+    made = {path.name for path in (tmp_path / "lab").iterdir()}
+    assert {"load.svg", "load.parquet", "policies.svg", "load-sweep"} <= made
