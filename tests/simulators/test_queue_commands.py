@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+import fleetcast
 from fleet.errors import Misuse, Unavailable
 from simulators.queue.compare_cli import add_compare
 from simulators.queue.experiment import Spread, in_turn
@@ -176,3 +177,14 @@ def test_programs_get_differences_with_their_intervals(bench: Bench) -> None:
 def test_one_policy_is_none_to_compare(bench: Bench) -> None:
     with pytest.raises(Misuse, match="two policies at least"):
         bench("compare", "--policy", "fifo")
+
+
+# -- the front door
+
+
+def test_the_front_door_has_both_commands(bench: Bench) -> None:
+    sweep = ["sweep", str(bench.file), *OVER, "--processes", "1", "--results", str(bench.folder / "kept")]
+    for words in (sweep, ["compare", str(bench.file), *POLICIES]):
+        done = CliRunner().invoke(fleetcast.app, ["queue", *words, "--json"])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["name"] == "yard"
