@@ -29,14 +29,17 @@ from fleet.errors import FleetError, Misuse, Unavailable
 from fleet.events import MonitoringEvent, MonitoringEventType
 from simulators.load.cli import Where, load_app
 from simulators.queue.cli import queue_app
+from simulators.queue.compare_cli import add_compare
+from simulators.queue.sweep_cli import add_sweep
 
 if TYPE_CHECKING:
     from actors.attachment import Attachment
     from api.settings import Settings
     from simulators.load.venue import Venue
+    from simulators.queue.experiment import Spread
     from simulators.scenario import ActorFault, Scenario
 
-__all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main"]
+__all__ = ["MonitoringEvent", "MonitoringEventType", "attach", "event_bus", "main", "workers"]
 
 app = typer.Typer(
     name="fleetcast",
@@ -45,8 +48,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 SIMULATION_TOKEN_TTL_S = 3_600.0
 MOST_MISSED = 10  # calls in a row without an answer
 
@@ -701,6 +704,42 @@ def _run_loop(work: Any) -> Any:
     return uvloop.run(work)
 
 
+@contextlib.contextmanager
+def workers(processes: int | None = None, address: str | None = None) -> Iterator[Spread]:
+    """A map over so many processes, as `simulators.queue.sweep` takes it: on the Ray that is connected, else
+    the cluster at `address`, else one of our own, which ends with this. Without `processes`, as many as there
+    are processors. Raises Misuse if no cluster answers there."""
+    import ray
+
+    from actors.spread import spread
+
+    with contextlib.ExitStack() as undo:
+        if not ray.is_initialized():
+            undo.enter_context(_ray_for(processes, address))
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        yield partial(spread, at_once=processes or max(1, int(there.get("CPU", 1))))
+
+
+@contextlib.contextmanager
+def _ray_for(processes: int | None, address: str | None) -> Iterator[None]:
+    """An interrupt stays one, for whoever wants to tell what was done until then."""
+    import ray
+
+    from actors.supervisor import connect
+
+    err.print("fleetcast: starting Ray, a few seconds ...")
+    namespace = f"fleetcast-queue-{secrets.token_hex(4)}"
+    join = partial(_join, address, namespace) if address else None
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        _uninterrupted(join or partial(connect, None, namespace, processes or os.cpu_count()))
+        yield
+    finally:
+        ray.shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @app.command()
 def down(
     address: str = typer.Option("auto", help="Ray cluster whose fleet to stop."),
@@ -718,7 +757,10 @@ def down(
     out.print(f"fleetcast: stopped {ended} actors")
 
 
-app.add_typer(queue_app(out), name="queue")
+queue = queue_app(out)
+add_sweep(queue, out, workers, version("fleetcast"))
+add_compare(queue, out)
+app.add_typer(queue, name="queue")
 app.add_typer(load_app(_set_up, _run_loop, out, version("fleetcast")), name="load")
 
 if __name__ == "__main__":

@@ -19,8 +19,11 @@ def seconds_of(option: str, written: str) -> float:
         raise Misuse(f"{option}: {error}") from None
 
 
-def scenario_asked_for(file: Path, robots: int | None, duration: str | None) -> Scenario:
-    """With as many robots in all, and for as long, where that is said. Raises Misuse."""
+def scenario_asked_for(
+    file: Path, robots: int | None, duration: str | None, seed: int | None = None
+) -> Scenario:
+    """With as many robots in all, for as long, and by that seed, where it is said. Raises Misuse."""
     plan = read_scenario(file)
+    plan = plan if seed is None else plan.model_copy(update={"seed": seed})
     plan = scaled.with_robots(plan, robots) if robots else plan
     return scaled.within(plan, seconds_of("--duration", duration)) if duration else plan

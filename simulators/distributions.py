@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     WithJsonSchema,
     model_validator,
 )
@@ -35,6 +37,11 @@ def seconds(written: Any) -> float:
     return value
 
 
+def written_s(value: float) -> str:
+    """As `seconds` reads it, to the last bit."""
+    return f"{Decimal(repr(value)):f}s"
+
+
 class Wrong(ValueError):
     """In the part that `steps` lead to from the one that was looked at."""
 
@@ -52,8 +59,9 @@ def _positive(value: float) -> float:
 _written = WithJsonSchema(
     {"type": "string", "pattern": f"^{_WRITTEN.pattern}$", "examples": ["250ms", "1.5 min"]}
 )
-Duration = Annotated[float, BeforeValidator(seconds), _written]  # in seconds
-Period = Annotated[float, BeforeValidator(lambda written: _positive(seconds(written))), _written]
+_writes = PlainSerializer(written_s)
+Duration = Annotated[float, BeforeValidator(seconds), _writes, _written]  # in seconds
+Period = Annotated[float, BeforeValidator(lambda written: _positive(seconds(written))), _writes, _written]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]  # per second
 

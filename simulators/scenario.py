@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from fleet import messages
 from fleet.errors import Misuse
@@ -459,9 +460,17 @@ def thresholds_of(written: dict[str, Any]) -> dict[str, Threshold]:
     return found
 
 
+def _written(threshold: Threshold) -> float | str:
+    """As `_threshold` reads it."""
+    if threshold.comparison == "==":
+        return threshold.value
+    return f"{threshold.comparison} {Decimal(repr(threshold.value)):f}{threshold.unit}"
+
+
 Judged = Annotated[
     Threshold,
     BeforeValidator(_threshold),
+    PlainSerializer(_written),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": f"^{_THRESHOLD.pattern}$"}]}),
 ]
 

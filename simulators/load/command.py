@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from simulators.folders import make_folder
 from simulators.load import console, results
 from simulators.load.conductor import Conductor
 from simulators.load.load_report import load_report
@@ -43,7 +44,7 @@ async def run(
         performance = await conductor.perform(stop)
     outcome = performance.outcome
     console.tell_outcome(out, outcome)
-    place = results.make_folder(results_in, scenario.name, outcome.started_at)
+    place = make_folder(results_in, scenario.name, outcome.started_at)
     await asyncio.to_thread(results.write, place, performance, load_report)
     out.print(f"fleetcast: results in {place}", markup=False)
     return outcome

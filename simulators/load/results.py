@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
 
-from fleet.errors import Misuse, Unavailable
+from fleet.errors import Unavailable
 from simulators.load import outcome
 from simulators.load.conductor import Performance
 
 PARTIAL = "PARTIAL"
 HGRM = "heartbeat_to_watcher"
-
-
-def make_folder(results: Path, name: str, started_at: str) -> Path:
-    """results/<name>-<time>; a number more, if somebody was faster. Raises Misuse."""
-    stamp = re.sub(r"[^0-9TZ]", "", started_at.partition(".")[0] + "Z")
-    for number in range(1, 1_000):
-        folder = results / (f"{name}-{stamp}" + (f"-{number}" if number > 1 else ""))
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise Misuse(f"--results {results} cannot be written to: {error.strerror}") from None
-        return folder
-    raise Misuse(f"--results {results} is full of runs of this second")
 
 
 def write(folder: Path, performance: Performance, report: Callable[[Performance], str]) -> None:

@@ -49,8 +49,7 @@ def queue_app(out: Console) -> typer.Typer:
         from simulators.asked import scenario_asked_for, seconds_of
         from simulators.queue import lab
 
-        plan = scenario_asked_for(scenario, robots, duration)
-        plan = plan if seed is None else plan.model_copy(update={"seed": seed})
+        plan = scenario_asked_for(scenario, robots, duration, seed)
         warm_up_s = None if warm_up is None else seconds_of("--warm-up", warm_up)
         began = time.perf_counter()
         with Progress(console=out, transient=True, disable=as_json or not out.is_terminal) as progress:

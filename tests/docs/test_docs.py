@@ -66,7 +66,15 @@ def test_every_stream_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/api.md", "docs/glossary.md", "docs/operations.md", "docs/state-machines.md"]
+    "page",
+    [
+        "README.md",
+        "docs/api.md",
+        "docs/glossary.md",
+        "docs/operations.md",
+        "docs/queue-lab.md",
+        "docs/state-machines.md",
+    ],
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()):

@@ -11,6 +11,7 @@ import pytest
 from simulators_made import performance
 
 from fleet.errors import Misuse, Unavailable
+from simulators.folders import make_folder
 from simulators.load import results
 from simulators.load.load_report import load_report
 from simulators.load.outcome import Outcome
@@ -19,14 +20,14 @@ STARTED = "2026-03-04T05:06:07.890Z"
 
 
 def test_a_folder_is_named_after_the_run_and_its_time_and_is_never_used_twice(tmp_path: Path) -> None:
-    names = [results.make_folder(tmp_path / "results", "smoke", STARTED).name for _ in range(3)]
+    names = [make_folder(tmp_path / "results", "smoke", STARTED).name for _ in range(3)]
     assert names == [f"smoke-20260304T050607Z{more}" for more in ("", "-2", "-3")]
 
 
 def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Misuse, match="cannot be written to"):
-        results.make_folder(tmp_path / "file", "smoke", STARTED)
+        make_folder(tmp_path / "file", "smoke", STARTED)
 
 
 def test_everything_is_written_and_can_be_read_again(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulators.distributions import Distribution, Erlang, Exponential, seconds
+from simulators.distributions import LONGEST_S, Distribution, Erlang, Exponential, seconds, written_s
 from simulators.scenario import PoissonArrivals, Scenario, Segment, Threshold
 from simulators.scenario_file import MAX_BYTES, ScenarioRefused, read_scenario, scenario_of
 
@@ -58,6 +58,17 @@ def test_shipped_scenarios_are_sound(path: Path) -> None:
     assert scenario.name == path.stem
     assert scenario.description
     assert scenario.thresholds
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_scenario_that_is_written_down_is_read_as_it_was(path: Path) -> None:
+    scenario = read_scenario(path)
+    assert Scenario.model_validate(json.loads(scenario.model_dump_json())) == scenario
+
+
+@given(st.floats(0, LONGEST_S))
+def test_a_duration_that_is_written_down_loses_nothing(duration_s: float) -> None:
+    assert seconds(written_s(duration_s)) == duration_s
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
