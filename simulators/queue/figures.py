@@ -16,6 +16,7 @@ Figures = dict[str, float]
 STATES = [Cell.WAITING, Cell.WORKING, Cell.HELD]
 SHARES = np.array([*range(1, 100), 99.5, 99.9, 99.99]) / 100
 TOLD = (50, 95, 99)  # percent
+HARDLY = 0.1  # of the batches, in which somebody waits
 LEAST_JOBS = 20  # before it can be told when a queue has settled
 
 
@@ -112,8 +113,18 @@ def _settled_ns(tally: Tally) -> float | None:
     if counts.sum() < LEAST_JOBS:
         return None
     full = np.flatnonzero(counts)[:-1]
+    if np.count_nonzero(sums[full]) < HARDLY * len(full):
+        return _filled_ns(tally)
     cut = statistics.mser(sums[full] / counts[full])
     return float("inf") if cut >= len(full) // 2 - 1 else float(begins_ns[full][cut]) if cut else 0.0
+
+
+def _filled_ns(tally: Tally) -> float:
+    """Where hardly anybody waits, it is the number of jobs there that settles."""
+    areas = tally.cells[1:-1, :, STATES].sum(axis=(1, 2))
+    cut = statistics.mser(areas)
+    settled = cut < len(areas) // 2 - 1
+    return float(tally.clock[Clock.WARM_UP] + cut * tally.clock[Clock.WIDTH]) if settled else float("inf")
 
 
 def _quantiles_s(tally: Tally) -> Floats:

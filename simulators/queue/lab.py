@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, inf
+from math import ceil, inf, isfinite
 from pathlib import Path
 
 import msgspec
@@ -264,5 +264,6 @@ def _metrics(
         truth = theory.get(name)
         rare = truth is not None and name.startswith("P_") and 0 < truth * jobs < RARE
         z = interval.z(truth) if exact and truth is not None and not rare else None
+        z = None if z is not None and not isfinite(z) else z  # all replications say the same
         found[name] = Metric(interval.estimate, interval.low, interval.high, truth, z)
     return found

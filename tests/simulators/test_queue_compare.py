@@ -124,7 +124,7 @@ def test_all_leave_out_the_same_beginning() -> None:
     assert made.warm_up_s == longest_s
     windows = [lab.samples(varied(yard(), {"load": load}), Path(), 4, longest_s) for load in (0.3, 0.97)]
     expected = [mean_of([each["Wq"] for each in window.values]).estimate for window in windows]
-    assert [each.estimate for each in made.metrics["Wq"]] == expected
+    assert [each.estimate for each in made.metrics["Wq"]] == pytest.approx(expected)
 
 
 def test_warnings_say_whose_they_are() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from fleet.errors import Misuse
 from simulators.queue import lab, theory
-from simulators.queue.play import play, seed_of
-from simulators.scenario import Scenario
+from simulators.queue.engines import seed_of
+from simulators.scenario import Queue, Scenario
 from simulators.scenario_file import scenario_of
 
 QUEUE = """\
@@ -47,7 +47,7 @@ def found(what: Scenario, **given: Any) -> lab.Findings:
         (scenario(lasts="20 min"), "M/M/1"),
         (scenario("{kind: poisson, rate: 2}", robots=4, lasts="5 min"), "M/M/4"),
         (scenario(service="{kind: constant, value: 1s}", lasts="20 min"), "M/G/1"),
-        (scenario("{kind: constant, rate: 0.7}", lasts="15 min"), "D/M/1"),
+        (scenario("{kind: constant, rate: 0.7}", lasts="15 min"), "GI/M/1"),
     ],
 )
 def test_the_fleet_is_the_queue_that_it_should_be(what: Scenario, model: str) -> None:
@@ -72,7 +72,7 @@ def test_theory_that_is_an_approximation_is_shown_and_not_judged() -> None:
     "what",
     [
         scenario(more=", patience: 3s"),
-        scenario("{kind: batches, rate: 0.1, smallest: 1, largest: 3}"),
+        scenario("{kind: batches, rate: 0.1, smallest: 1, largest: 3}", robots=2),
         scenario("{kind: sinusoid, rate: 0.5, amplitude: 0.5, period: 60s}"),
         scenario("{kind: closed, users: 2, think: {kind: constant, value: 1s}}"),
     ],
@@ -102,8 +102,8 @@ def test_the_same_seed_gives_the_same_figures_and_replications_are_independent()
     other = scenario().model_copy(update={"seed": 8})
     assert found(scenario(), replications=2).metrics != found(other, replications=2).metrics
     assert len({seed_of(1, replication) for replication in range(100)}) == 100
-    one, two = (play(scenario(), Path(), replication) for replication in (0, 1))
-    assert one.waits_s()[1].tolist() != two.waits_s()[1].tolist()
+    values = lab.samples(scenario(), Path(), replications=5).values
+    assert len({each["Wq"] for each in values}) == 5
 
 
 def test_users_who_think_at_random_come_when_they_are_due() -> None:
@@ -120,17 +120,75 @@ def test_the_jobs_of_the_first_replication_are_those_of_a_load_test() -> None:
     assert seed_of(7, 0) == 7
 
 
-def test_the_beginning_is_left_out_by_the_times_of_those_who_were_begun() -> None:
-    """Half of all give up: the hundredth who was served came about as the two hundredth of all."""
-    made = play(scenario("{kind: poisson, rate: 2}", more=", patience: 2s"), Path(), 0)
-    came_s, waits_s = made.waits_s()
-    assert len(came_s) == len(waits_s) < 0.7 * len(made)
-    assert came_s[-1] > 580
-
-
 def test_a_warm_up_that_is_given_counts() -> None:
     made = found(scenario(), replications=2, warm_up_s=100.0)
     assert made.warm_up_s == 100.0
+    assert made.metrics["L"] != found(scenario(), replications=2, warm_up_s=0.0).metrics["L"]
+
+
+def test_the_beginning_of_a_queue_that_fills_slowly_is_found_and_left_out() -> None:
+    """A hundred robots work for a minute at a time: at the beginning nobody is there."""
+    slow = scenario("{kind: poisson, rate: 0.5}", "{kind: erlang, phases: 50, mean: 60s}", 100, "2h")
+    made = found(slow, replications=10)
+    assert 30 < made.warm_up_s < 1_800
+    assert made.metrics["L"].estimate == pytest.approx(30, rel=0.02)
+    assert found(slow, replications=10, warm_up_s=0.0).metrics["L"].estimate < 29.9
+
+
+def test_a_precision_that_is_asked_for_is_reached() -> None:
+    made = found(scenario(lasts="5h"), replications=3, precision=0.01)
+    assert made.replications > 3
+    for name in ("L", "W"):
+        metric = made.metrics[name]
+        assert metric.high - metric.low <= 0.02 * metric.estimate
+        assert metric.low < {"L": 1.0, "W": 2.0}[name] < metric.high
+
+
+def test_a_precision_that_is_out_of_reach_is_given_up_with_a_word() -> None:
+    made = found(scenario(), replications=3, precision=1e-6)
+    assert made.replications < 20
+    assert "are the most: let it last longer" in made.warnings[0]
+
+
+def test_classes_and_robots_have_figures_of_their_own() -> None:
+    more = "}\n    paint: {service: {kind: exponential, mean: 500ms}, weight: 3, priority: 1"
+    two = scenario("{kind: poisson, rate: 1}", more=f", priority: 5{more}", robots=2, lasts="5h")
+    made = found(two.model_copy(update={"queue": Queue(discipline="priority")}), replications=4)
+    weld, paint = made.classes["weld"], made.classes["paint"]
+    assert weld["Wq"].estimate > 1.2 * paint["Wq"].estimate
+    assert paint["throughput"].estimate == pytest.approx(0.75, rel=0.03)
+    both = weld["L"].estimate + paint["L"].estimate
+    assert both == pytest.approx(made.metrics["L"].estimate)
+    busy = made.of_robots.utilisation
+    assert len(busy) == 2
+    assert sum(busy) / 2 == pytest.approx(made.metrics["utilisation"].estimate, rel=0.02)
+    assert sum(made.of_robots.jobs) == pytest.approx(made.jobs / 4, rel=0.01)
+
+
+def test_curves_say_how_long_jobs_wait_and_how_the_line_grows() -> None:
+    made = found(scenario("{kind: poisson, rate: 1.2}", lasts="1h"), replications=4, warm_up_s=0.0)
+    waits = dict(zip(made.curves.shares, made.curves.waits, strict=True))
+    assert waits[0.5] == pytest.approx(made.metrics["Wq_p50"].estimate)
+    assert sorted(made.curves.stays) == made.curves.stays
+    assert len(made.curves.in_line) == 100
+    assert made.curves.in_line[90] > 4 * made.curves.in_line[10]
+
+
+@pytest.mark.parametrize(
+    ("queue", "says"),
+    [({"discipline": "lifo"}, "does not play queue.discipline"), ({"capacity": 3}, "play queue.capacity")],
+)
+def test_an_engine_that_does_not_know_the_rule_says_so(queue: dict[str, Any], says: str) -> None:
+    other = scenario().model_copy(update={"queue": Queue(**queue)})
+    with pytest.raises(Misuse, match=f"production .*{says}"):
+        found(other, engine="production")
+    assert found(other, replications=2).jobs > 0
+
+
+def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
+    other = scenario(more=", timeout: 5s").model_copy(update={"queue": Queue(discipline="lifo")})
+    with pytest.raises(Misuse, match=r"fast does not play jobs\.classes\.weld\.timeout; production does not"):
+        found(other)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +196,7 @@ def test_a_warm_up_that_is_given_counts() -> None:
     [
         (scenario(), {"replications": 1}, "two replications at least"),
         (scenario(), {"warm_up_s": 600.0}, "the warm-up must end"),
+        (scenario(), {"precision": 0.0}, "a precision is a share"),
         (scenario(more=", required_capabilities: [fly]"), {}, "jobs.classes.weld: no robot"),
         (scenario("{kind: trace, file: nowhere.csv}"), {}, "nowhere.csv cannot be read"),
     ],
