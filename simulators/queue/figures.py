@@ -95,6 +95,7 @@ def _figures(cells: Floats, lasts_ns: float) -> Figures:
     found = {"L": areas.sum(), "Lq": areas[0], "throughput": cells[Cell.SERVED] / lasts_ns * NANO}
     if cells[Cell.SERVED]:
         found["W"] = cells[Cell.SERVED_STAY] / cells[Cell.SERVED]
+        found["W_squared"] = cells[Cell.SERVED_STAY_SQUARED] / cells[Cell.SERVED]
     if cells[Cell.LEFT]:
         found["Wq"] = cells[Cell.WAIT] / cells[Cell.LEFT]
         found["Wq_squared"] = cells[Cell.WAIT_SQUARED] / cells[Cell.LEFT]

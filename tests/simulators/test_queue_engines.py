@@ -116,7 +116,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         "fleets": fleets,
         "jobs": {
             "arrivals": draw(ARRIVALS),
-            "classes": numbered(draw(st.lists(CLASSES, min_size=1, max_size=3))),
+            "classes": classes,
         },
     }
     if any("breakdowns" in each for each in fleets.values()) and draw(st.booleans()):
