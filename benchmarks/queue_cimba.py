@@ -1,8 +1,8 @@
 """cimba for speed: a compiled model of events alone, and a queue made by hand in its arrays.
 
 Arrivals and departures are events that put the next into cimba's own event queue. Processes, as its guide
-writes them (queue_cimba_guide.py), are half as fast: each has a stack, and changing stacks costs. Waits go into
-its datasets, and out as captured samples.
+writes them (queue_cimba_guide.py), are half as fast: each has a stack, and changing stacks costs. Waits go
+into its datasets, and out as captured samples.
 """
 
 import cimba as cb
