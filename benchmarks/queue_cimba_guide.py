@@ -7,7 +7,7 @@ Where one class is more urgent, the store is one with priorities, and the sign o
 from functools import lru_cache
 
 import cimba as cb
-from queue_cimba import Queue, play
+from queue_cimba_base import Queue, play
 from queue_models import MODELS, Found
 
 

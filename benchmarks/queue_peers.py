@@ -28,7 +28,7 @@ PEERS = {
     "simpy": Peer("queue_simpy", "simpy", tuple(MODELS)),
     "simpy_guide": Peer("queue_simpy_guide", "simpy", tuple(MODELS)),
     "ldes": Peer("queue_ldes", "line-solver", STEADY),
-    "cimba": Peer("queue_cimba", "cimba", STEADY),
+    "cimba": Peer("queue_cimba", "cimba", tuple(MODELS)),
     "cimba_guide": Peer("queue_cimba_guide", "cimba", STEADY),
 }
 
