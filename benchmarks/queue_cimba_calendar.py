@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import cimba as cb
 from cimba import inputs
-from queue_cimba_base import Queue
+from queue_cimba_base import Counted
 from queue_models import Model
 
 PLACES = 256  # theirs are far shorter: who waits gives up
@@ -34,12 +34,19 @@ class Place(cb.Model):
         self.gives_up_at = cb.now() + patience
         cb.schedule(self.gives_up, patience)
 
+    @cb.function
+    def waited(self) -> None:
+        if self.urgent:
+            self.yard.waited(cb.now() - self.came)
+        else:
+            self.yard.waited_2(cb.now() - self.came)
+
     @cb.event
     def gives_up(self):
         if self.waits and cb.now() >= self.gives_up_at:
             self.waits = False
-            self.yard.waited(self.urgent, cb.now() - self.came)
             self.yard.there += cb.now() - self.came
+            self.waited()
 
 
 class Server(cb.Model):
@@ -51,13 +58,12 @@ class Server(cb.Model):
     ends_at: float = 0.0
 
     @cb.function
-    def begins(self, urgent: bool, came: float) -> None:
+    def begins(self, came: float) -> None:
         takes = self.yard.service.next()
         self.busy = True
         self.came = came
         self.ends_at = cb.now() + takes
         self.yard.worked += takes
-        self.yard.waited(urgent, cb.now() - came)
         cb.schedule(self.ends, takes)
 
     @cb.event
@@ -91,7 +97,7 @@ class Server(cb.Model):
             self.yard.serves(self.number)
 
 
-class Yard(Queue):
+class Yard(Counted):
     """Numbers of servers that are idle, of places that are free, and of the places in each line, in the order
     in which they were taken."""
 
@@ -130,7 +136,8 @@ class Yard(Queue):
         cb.schedule(self.arrives, self.gap.next())
         if self.idles > 0:
             self.idles -= 1
-            self.servers[self.idle[self.idles]].begins(True, cb.now())
+            self.at_once += 1
+            self.servers[self.idle[self.idles]].begins(cb.now())
         else:
             self.line[self.joined & LAST] = self.place(True)
             self.joined += 1
@@ -144,7 +151,8 @@ class Yard(Queue):
         cb.schedule(self.arrives_2, self.gap_2.next())
         if self.idles > 0:
             self.idles -= 1
-            self.servers[self.idle[self.idles]].begins(False, cb.now())
+            self.at_once_2 += 1
+            self.servers[self.idle[self.idles]].begins(cb.now())
         else:
             self.line_2[self.joined_2 & LAST] = self.place(False)
             self.joined_2 += 1
@@ -157,30 +165,29 @@ class Yard(Queue):
         return number
 
     @cb.function
-    def left(self, number: int) -> bool:
-        """Frees a place at the head of a line; says whether there is still a job in it."""
-        self.free[self.frees] = number
-        self.frees += 1
-        waits = self.places[number].waits
-        self.places[number].waits = False
-        return waits
-
-    @cb.function
     def serves(self, number: int) -> None:
         while self.taken < self.joined:
-            place = self.line[self.taken & LAST]
             self.taken += 1
-            if self.left(place):
-                self.servers[number].begins(True, self.places[place].came)
+            if self.serves_place(number, self.line[(self.taken - 1) & LAST]):
                 return
         while self.taken_2 < self.joined_2:
-            place = self.line_2[self.taken_2 & LAST]
             self.taken_2 += 1
-            if self.left(place):
-                self.servers[number].begins(False, self.places[place].came)
+            if self.serves_place(number, self.line_2[(self.taken_2 - 1) & LAST]):
                 return
         self.idle[self.idles] = number
         self.idles += 1
+
+    @cb.function
+    def serves_place(self, number: int, place: int) -> bool:
+        """Frees the place, whose job may have given up."""
+        self.free[self.frees] = place
+        self.frees += 1
+        if not self.places[place].waits:
+            return False
+        self.places[place].waits = False
+        self.places[place].waited()
+        self.servers[number].begins(self.places[place].came)
+        return True
 
     @cb.function
     def misses(self, number: int) -> None:
@@ -190,13 +197,6 @@ class Yard(Queue):
         for at in range(self.idles):
             if self.idle[at] == number:
                 self.idle[at] = last
-
-    @cb.function
-    def waited(self, urgent: bool, time: float) -> None:
-        if urgent:
-            self.waits.record(time)
-        else:
-            self.waits_2.record(time)
 
 
 @lru_cache

@@ -7,18 +7,18 @@ Where one class is more urgent, the store is one with priorities, and the sign o
 from functools import lru_cache
 
 import cimba as cb
-from queue_cimba_base import Queue, play
+from queue_cimba_base import Kept, play_kept
 from queue_models import MODELS, Found
 
 
 def run(name: str, jobs: int, seed: int) -> Found:
     model = MODELS[name]
-    return play(model, (two_classes if len(model.rates) > 1 else one_class)(model.servers)(), jobs, seed)
+    return play_kept(model, (two_classes if len(model.rates) > 1 else one_class)(model.servers)(), jobs, seed)
 
 
 @lru_cache
-def one_class(servers: int) -> type[Queue]:
-    class OneClass(Queue):
+def one_class(servers: int) -> type[Kept]:
+    class OneClass(Kept):
         line: cb.Store[float]
 
         @cb.process
@@ -40,8 +40,8 @@ def one_class(servers: int) -> type[Queue]:
 
 
 @lru_cache
-def two_classes(servers: int) -> type[Queue]:
-    class TwoClasses(Queue):
+def two_classes(servers: int) -> type[Kept]:
+    class TwoClasses(Kept):
         line: cb.PriorityStore[float]
 
         @cb.process
