@@ -3,7 +3,7 @@ PYTHON2 ?= python2.7
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: help demo test test-without-ray test-with-ray test-system test-long test-autobahn chaos check bench clean
+.PHONY: help demo test test-without-ray test-with-ray test-system test-long test-autobahn chaos check bench bench-queues clean
 help:
 	@echo "make demo         a fleet of ten simulated robots, watched in this terminal (Ctrl-C ends it)"
 	@echo "make test         the tests (real Ray, real uvicorn, real clients)"
@@ -14,6 +14,7 @@ help:
 	@echo "                  make chaos CHAOS='--seconds 1800 --every 20'"
 	@echo "make check        ruff, mypy --strict, import rules"
 	@echo "make bench        benchmarks, most of an hour on a quiet machine: fan-out and jobs beside others (wants postgresql)"
+	@echo "make bench-queues the simulator of queues beside others: a quarter of an hour on a quiet machine"
 
 # Installs again only when what is to be installed has changed.
 $(STAMP): pyproject.toml constraints.txt
@@ -70,5 +71,15 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/recovery.py
 	$(BIN)/python benchmarks/generator.py
 
+# LINE wants websockets 12, and fleetcast 17: hence an environment of its own.
+.ldes/installed: benchmarks/ldes_constraints.txt
+	$(PYTHON) -m venv .ldes
+	.ldes/bin/python -m pip install --quiet --disable-pip-version-check -c $< line-solver
+	touch $@
+
+bench-queues: $(STAMP) .ldes/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/queues.py
+
 clean:
-	rm -rf .venv .autobahn build *.egg-info
+	rm -rf .venv .autobahn .ldes build *.egg-info
