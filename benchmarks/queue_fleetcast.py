@@ -8,12 +8,61 @@ prints the line of JSON that queue_peers.py prints for the others.
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from queue_models import Found, report
+from queue_models import MEAN_SERVICE, MODELS, Found, Model, report
+
+from simulators.queue import fast
+from simulators.queue.arrays import slots_of
+from simulators.queue.figures import Replication
+from simulators.queue.kernels.tally import Cell
+from simulators.scenario import Scenario
+
+
+def exponential(mean: float) -> dict[str, Any]:
+    return {"kind": "exponential", "mean": f"{mean:.9f}s"}
+
+
+def scenario(model: Model, jobs: int) -> Scenario:
+    """For as long as so many jobs take to come."""
+    robots: dict[str, Any] = {"count": model.servers, "heartbeats": {"interval": "60s"}}
+    if model.up:
+        robots["breakdowns"] = {"up": exponential(model.up), "repair": exponential(model.repair)}
+    classes = {
+        f"class-{place}": {"service": exponential(MEAN_SERVICE), "weight": rate, "priority": place}
+        | ({"patience": exponential(model.patience)} if model.patience else {})
+        for place, rate in enumerate(model.rates)
+    }
+    return Scenario.model_validate(
+        {
+            "name": "queue",
+            "duration": f"{jobs / model.rate:.3f}s",
+            "fleets": {"robots": robots},
+            "queue": {"discipline": "priority"},
+            "jobs": {"arrivals": {"kind": "poisson", "rate": model.rate}, "classes": classes},
+        }
+    )
 
 
 def run(name: str, jobs: int, seed: int) -> Found:
-    raise NotImplementedError("the engine that plays it is not there yet")
+    plan = scenario(MODELS[name], jobs)
+    tally = fast.play(plan, Path(), seed)
+    replication = Replication(tally)
+    figures = replication.figures(1, slots_of(plan))
+    classes = replication.of_classes(1, list(plan.jobs.classes) if plan.jobs else [])
+    stays, left = tally.cells[..., Cell.STAY].sum(), tally.cells[..., Cell.LEFT].sum()
+    return Found(
+        Wq=figures["Wq"],
+        W=float(stays / left),
+        Lq=figures["Lq"],
+        utilisation=figures["utilisation"],
+        P_wait=figures["P_wait"],
+        Wq_p50=figures["Wq_p50"],
+        Wq_p95=figures["Wq_p95"],
+        Wq_p99=figures["Wq_p99"],
+        Wq_classes=tuple(each["Wq"] for each in classes.values()),
+    )
 
 
 if __name__ == "__main__":

@@ -13,13 +13,25 @@ import numpy as np
 from simulators.arrivals import arrival_times
 from simulators.distributions import Constant, Distribution, Exponential
 from simulators.draws import stream
-from simulators.jit import compiled
-from simulators.keyed import NANO, Ints, Purpose, key_of, pick, sample_ns, sums_of, table_of, uniforms
+from simulators.keyed import (
+    NANO,
+    Floats,
+    Ints,
+    Purpose,
+    Table,
+    fill_ns,
+    fill_uniforms,
+    key_of,
+    pick_all,
+    sample_ns,
+    sums_of,
+    table_of,
+)
 from simulators.scenario import Jobs, PoissonArrivals, RenewalArrivals, Segment, TraceArrivals
 from simulators.trace import Trace, read_trace
 
 FOREVER_NS = 2**62
-BLOCK = 4_096
+BLOCK = 16_384
 
 
 class Drawn(NamedTuple):
@@ -45,11 +57,39 @@ class JobDraws:
 
     def of(self, first: int, count: int) -> Drawn:
         """Of `count` jobs from number `first` on."""
-        drawn = Drawn(*(np.empty(count, np.int64) for _ in Drawn._fields))
-        _draw(self.key, self._shares, *self.work, *self.patience, self._patient, first, *drawn)
+        klass = self._classes(first, count)
+        drawn = Drawn(
+            klass, self._drawn(self.work, klass, Purpose.SERVICE, first), self._patience(klass, first)
+        )
         if self._trace is not None:
             _as_it_was(self._trace, first - 1, drawn)
         return drawn
+
+    def _classes(self, first: int, count: int) -> Ints:
+        if len(self._shares) == 1:
+            return np.zeros(count, np.int64)
+        shares, _ = self._uniforms(Purpose.CLASS, first, count)
+        klass = np.empty(count, np.int64)
+        pick_all(self._shares, shares, klass)
+        return klass
+
+    def _drawn(self, table: Table, which: Ints, purpose: Purpose, first: int) -> Ints:
+        found = np.empty(len(which), np.int64)
+        fill_ns(
+            *table, which, self.key, int(purpose), first, *self._uniforms(purpose, first, len(which)), found
+        )
+        return found
+
+    def _patience(self, klass: Ints, first: int) -> Ints:
+        if self._patient.all():
+            return np.full(len(klass), FOREVER_NS)
+        found = np.maximum(1, self._drawn(self.patience, klass, Purpose.PATIENCE, first))
+        return np.where(self._patient[klass], FOREVER_NS, found)
+
+    def _uniforms(self, purpose: Purpose, first: int, count: int) -> tuple[Floats, Floats]:
+        ones, twos = np.empty(count), np.empty(count)
+        fill_uniforms(self.key, int(purpose), first, ones, twos)
+        return ones, twos
 
 
 def _as_it_was(trace: Trace, begins: int, drawn: Drawn) -> None:
@@ -70,23 +110,6 @@ class Thinking:
 
     def before_the_first(self, user: int) -> int:
         return int(sample_ns(*self.table, 0, self.key, Purpose.THINK, 0, user))
-
-
-@compiled
-def _draw(key, shares, work, works, patience, patiences, patient, first, klass, work_ns, patience_ns):
-    for place in range(len(klass)):
-        number = first + place
-        which = 0
-        if len(shares) > 1:
-            share, _ = uniforms(key, Purpose.CLASS, number, 0)
-            which = pick(shares, 0, len(shares), share)
-        klass[place] = which
-        work_ns[place] = sample_ns(work, works, which, key, Purpose.SERVICE, number, 0)
-        patience_ns[place] = FOREVER_NS
-        if not patient[which]:
-            patience_ns[place] = max(
-                1, sample_ns(patience, patiences, which, key, Purpose.PATIENCE, number, 0)
-            )
 
 
 # -- when they come
@@ -126,17 +149,13 @@ def gap_of(arrivals: object, load: list[Segment]) -> Distribution | None:
 
 def renewal_times(gap: Distribution, seed: int, ends_ns: int) -> Iterator[Ints]:
     """In blocks, up to `ends_ns`."""
-    key, table = key_of(seed), table_of([gap])
+    purpose = int(Purpose.ARRIVAL)  # numba takes longer to look at an enum than to draw a hundred jobs
+    key, table, which = key_of(seed), table_of([gap]), np.zeros(BLOCK, np.int64)
+    ones, twos, gaps = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK, np.int64)
     first, came_ns = 1, 0
     while came_ns < ends_ns:
-        times = np.empty(BLOCK, np.int64)
-        _add_up(key, *table, first, came_ns, times)
+        fill_uniforms(key, purpose, first, ones, twos)
+        fill_ns(*table, which, key, purpose, first, ones, twos, gaps)
+        times = came_ns + np.cumsum(gaps)
         first, came_ns = first + BLOCK, int(times[-1])
         yield times if came_ns < ends_ns else times[: np.searchsorted(times, ends_ns)]
-
-
-@compiled
-def _add_up(key, rows, points, first, came_ns, times):
-    for place in range(len(times)):
-        came_ns += sample_ns(rows, points, 0, key, Purpose.ARRIVAL, first + place, 0)
-        times[place] = came_ns

@@ -160,6 +160,12 @@ def pick(sums, begins, ends, share):
 
 
 @compiled
+def pick_all(sums, shares, found):
+    for place in range(len(shares)):
+        found[place] = pick(sums, 0, len(sums), shares[place])
+
+
+@compiled
 def erlang(key, purpose, number, nth, phase, phases):
     """The sum of `phases` exponential times, each of mean `phase`."""
     total = 0.0
@@ -172,16 +178,16 @@ def erlang(key, purpose, number, nth, phase, phases):
 
 
 @inlined
-def sample_ns(rows, points, which, key, purpose, number, nth):
-    """Of the distribution in row `which`, in whole nanoseconds."""
+def made_ns(rows, points, which, key, purpose, number, nth, first, second):
+    """Of the distribution in row `which`, in whole nanoseconds, from the two uniform numbers that this
+    purpose has."""
     kind, a, b = np.int64(rows[which, 0]), rows[which, 1], rows[which, 2]
-    if kind == Kind.CONSTANT:
-        return np.int64(a * NANO + 0.5)
-    if kind == Kind.ERLANG:
-        return np.int64(erlang(key, purpose, number, nth, a, np.int64(b)) * NANO + 0.5)
-    first, second = uniforms(key, purpose, number, nth)
     if kind == Kind.EXPONENTIAL:
         drawn = -a * log(first)
+    elif kind == Kind.CONSTANT:
+        drawn = a
+    elif kind == Kind.ERLANG:
+        drawn = erlang(key, purpose, number, nth, a, np.int64(b))
     elif kind == Kind.LOGNORMAL:  # Box and Muller (1958)
         drawn = exp(a + b * sqrt(-2.0 * log(first)) * cos(2.0 * pi * second))
     elif kind == Kind.UNIFORM:
@@ -190,3 +196,27 @@ def sample_ns(rows, points, which, key, purpose, number, nth):
         place = pick(points[1], np.int64(rows[which, 3]), np.int64(rows[which, 4]), second)
         drawn = points[0, place] * (-log(first) if kind == Kind.HYPEREXPONENTIAL else 1.0)
     return np.int64(drawn * NANO + 0.5)
+
+
+@inlined
+def sample_ns(rows, points, which, key, purpose, number, nth):
+    """Of the distribution in row `which`, in whole nanoseconds."""
+    first, second = uniforms(key, purpose, number, nth)
+    return made_ns(rows, points, which, key, purpose, number, nth, first, second)
+
+
+@compiled
+def fill_uniforms(key, purpose, number, ones, twos):
+    """Of `number` and those that follow it. By itself this is a loop that processors do many steps of at
+    once."""
+    for place in range(len(ones)):
+        ones[place], twos[place] = uniforms(key, purpose, number + place, 0)
+
+
+@compiled
+def fill_ns(rows, points, which, key, purpose, number, ones, twos, found):
+    """Of `number` and those that follow it; `which` is the row of each."""
+    for place in range(len(found)):
+        found[place] = made_ns(
+            rows, points, which[place], key, purpose, number + place, 0, ones[place], twos[place]
+        )

@@ -86,10 +86,10 @@ def world_of(scenario: Scenario, jobs: Jobs, seed: int) -> World:
         points=table.points,
         joins=np.array(balking.probabilities if isinstance(balking, Joins) else [1.0]),
     )
-    return with_room(world, users or ROOM)
+    return with_slots(world, users or ROOM)
 
 
-def with_room(world: World, slots: int) -> World:
+def with_slots(world: World, slots: int) -> World:
     """The same with more slots for jobs."""
     before, items = len(world.jobs), world.places.shape[1] + slots - len(world.jobs)
     heaps = new_heaps(len(world.heaps), items)
@@ -105,11 +105,11 @@ def with_room(world: World, slots: int) -> World:
 
 
 def _box(scenario: Scenario, robots: int, classes: int, groups: int, closed: bool) -> Ints:
-    queue, limits = scenario.queue, Limits()
+    queue = scenario.queue
     box = np.zeros(len(Box), np.int64)
     box[Box.DISCIPLINE] = Discipline[queue.discipline.upper()]
     box[Box.CAPACITY] = NEVER if queue.capacity is None else queue.capacity
-    box[Box.AGING] = limits.aging_ms_per_level * MS if queue.aging is None else round(queue.aging * NANO)
+    box[Box.AGING] = aging_ns(queue)
     box[Box.BACKOFF_BASE], box[Box.BACKOFF_MOST] = backoff_ns(queue)
     box[Box.JOINING] = (
         Joining.ALWAYS
@@ -124,6 +124,11 @@ def _box(scenario: Scenario, robots: int, classes: int, groups: int, closed: boo
     box[Box.CREW] = robots if scenario.repair_crew is None else scenario.repair_crew
     box[Box.FREE], box[Box.NUMBER] = NOBODY, 1
     return box
+
+
+def aging_ns(queue: QueuePart) -> int:
+    """What a level of priority is worth; production's, if it says nothing."""
+    return Limits().aging_ms_per_level * MS if queue.aging is None else round(queue.aging * NANO)
 
 
 def backoff_ns(queue: QueuePart) -> tuple[int, int]:

@@ -10,9 +10,18 @@ import numpy as np
 
 from simulators.job_draws import JobDraws, open_model
 from simulators.keyed import NANO, Ints
-from simulators.queue.arrays import World, can, fleet_of_slots, slots_of, with_room, world_of
-from simulators.queue.kernels import calendar, fifo
-from simulators.queue.kernels.calendar import Stop
+from simulators.queue.arrays import (
+    World,
+    aging_ns,
+    can,
+    fleet_of_slots,
+    slots_of,
+    with_slots,
+    world_of,
+)
+from simulators.queue.kernels import calendar, fifo, ordered
+from simulators.queue.kernels.calendar import LEVEL_BITS, Stop
+from simulators.queue.kernels.ordered import new_line, with_room
 from simulators.queue.kernels.tally import Tally, new_tally
 from simulators.scenario import ClosedArrivals, Jobs, Scenario
 
@@ -35,22 +44,35 @@ def undone(scenario: Scenario) -> list[str]:
     return [name for name, there in asked.items() if there]
 
 
-def is_fifo(scenario: Scenario) -> bool:
-    """Whether who is free first takes the job that came first, and there is nothing else to it."""
+def is_plain(scenario: Scenario) -> bool:
+    """Whoever comes waits until any robot serves it, from its beginning to its end."""
     jobs, queue = scenario.jobs, scenario.queue
     if jobs is None or isinstance(jobs.arrivals, ClosedArrivals):
         return False
     classes, fleets = list(jobs.classes.values()), list(scenario.fleets.values())
-    alike = len({each.priority for each in classes}) == 1
-    in_order = queue.discipline == "fifo" or queue.aging == 0
     return (
-        (in_order or (alike and queue.discipline in ("production", "priority", "preemptive")))
-        and queue.capacity is None
+        queue.capacity is None
         and queue.balking is None
         and all(each.patience is None for each in classes)
         and all(fleet.breakdowns is None and fleet.failure_probability == 0 for fleet in fleets)
         and all(can(fleet, each) for fleet in fleets for each in classes)
     )
+
+
+def order_of(scenario: Scenario) -> tuple[int, Ints] | None:
+    """If it is `slope` times the arrival plus something for each class: these; (1, 0) is first come first
+    served."""
+    assert scenario.jobs is not None
+    queue = scenario.queue
+    levels = np.array([each.priority for each in scenario.jobs.classes.values()])
+    alike = len(set(levels.tolist())) == 1
+    if queue.discipline == "lifo":
+        return -1, 0 * levels
+    if queue.discipline == "fifo" or (alike and queue.discipline != "random"):
+        return 1, 0 * levels
+    if queue.discipline == "production":
+        return 1, levels * aging_ns(queue)
+    return (1, levels << LEVEL_BITS) if queue.discipline == "priority" else None
 
 
 def play(scenario: Scenario, folder: Path, seed: int, warm_up_ns: int = 0, told: Ints = NOTHING) -> Tally:
@@ -59,20 +81,37 @@ def play(scenario: Scenario, folder: Path, seed: int, warm_up_ns: int = 0, told:
     assert scenario.jobs is not None
     lasts_ns = round(scenario.lasts_s * NANO)
     tally = new_tally(lasts_ns, warm_up_ns, len(scenario.jobs.classes), slots_of(scenario))
-    serve = _serve if is_fifo(scenario) else _step
-    serve(scenario, scenario.jobs, folder, seed, tally, told)
+    order = order_of(scenario) if is_plain(scenario) else None
+    if order is None:
+        _step(scenario, scenario.jobs, folder, seed, tally, told)
+    else:
+        _serve(scenario, scenario.jobs, folder, seed, tally, told, *order)
     return tally
 
 
-def _serve(scenario: Scenario, jobs: Jobs, folder: Path, seed: int, tally: Tally, told: Ints) -> None:
+def _serve(
+    scenario: Scenario,
+    jobs: Jobs,
+    folder: Path,
+    seed: int,
+    tally: Tally,
+    told: Ints,
+    slope: int,
+    offsets: Ints,
+) -> None:
     draws, blocks = open_model(jobs, scenario.load, seed, folder)
     speeds = np.array([fleet.speed for fleet in scenario.fleets.values()])[fleet_of_slots(scenario)]
-    free_ns, robots = np.zeros(len(speeds), np.int64), np.arange(len(speeds))
-    first = 1
+    robots = np.zeros(len(speeds), np.int64), np.arange(len(speeds)), speeds
+    in_order, line, first = slope == 1 and not offsets.any(), new_line(0), 1
     for came_ns in blocks:
-        drawn = draws.of(first, len(came_ns))
-        fifo.serve(*tally, free_ns, robots, speeds, first, came_ns, drawn.klass, drawn.work_ns, told)
+        klass, work_ns, _ = draws.of(first, len(came_ns))
+        if in_order:
+            fifo.serve(*tally, *robots, first, came_ns, klass, work_ns, told)
+        else:
+            line = with_room(line, len(came_ns))
+            ordered.serve(*tally, line, *robots, slope, offsets, first, came_ns, klass, work_ns, told)
         first += len(came_ns)
+    ordered.finish(*tally, line, *robots, told)
 
 
 def _step(scenario: Scenario, jobs: Jobs, folder: Path, seed: int, tally: Tally, told: Ints) -> None:
@@ -101,4 +140,4 @@ def _stream(scenario: Scenario, jobs: Jobs, folder: Path, seed: int) -> tuple[Jo
 
 
 def _grown(world: World) -> World:
-    return with_room(world, 2 * len(world.jobs))
+    return with_slots(world, 2 * len(world.jobs))

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fleet.limits import MS, Limits
 from simulators.distributions import Distribution
 from simulators.job_draws import FOREVER_NS, JobDraws, Thinking, open_model
 from simulators.keyed import NANO, Ints, Purpose, key_of, sample_ns, table_of, uniforms
-from simulators.queue.arrays import backoff_ns, can, slots_of
+from simulators.queue.arrays import aging_ns, backoff_ns, can, slots_of
 from simulators.queue.engine import Engine, Turn
 from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
 from simulators.queue.ledger import Ledger
@@ -199,10 +198,7 @@ class PlainWorld:
         queue, priority = self._scenario.queue, job.asks.priority
         match queue.discipline:
             case "production":
-                aging_ns = Limits().aging_ms_per_level * MS
-                if queue.aging is not None:
-                    aging_ns = round(queue.aging * NANO)
-                return 0, job.due_ns + priority * aging_ns, job.number
+                return 0, job.due_ns + priority * aging_ns(queue), job.number
             case "fifo":
                 return 0, job.due_ns, job.number
             case "lifo":

@@ -41,7 +41,7 @@ def lengths(mean_ms: int) -> st.SearchStrategy[Part]:
 
 
 CAPABILITIES = st.sampled_from([[], [], ["a"], ["a", "b"]])
-ARRIVALS = st.one_of(
+OPEN_ARRIVALS = st.one_of(
     st.sampled_from(
         [
             {"kind": "poisson", "rate": 1.0},
@@ -52,6 +52,9 @@ ARRIVALS = st.one_of(
         ]
     ),
     st.fixed_dictionaries({"kind": st.just("renewal"), "between": lengths(700)}),
+)
+ARRIVALS = st.one_of(
+    OPEN_ARRIVALS,
     st.fixed_dictionaries({"kind": st.just("closed"), "users": st.integers(1, 9), "think": lengths(2_000)}),
 )
 BREAKDOWNS = st.fixed_dictionaries(
@@ -149,6 +152,37 @@ def test_kernels_do_what_plain_python_does(scenario: Scenario, seed: int) -> Non
 @settings(max_examples=3_000, deadline=None)
 @given(scenario=scenarios(), seed=st.integers(0, 2**32))
 def test_kernels_do_what_plain_python_does_in_many_models(scenario: Scenario, seed: int) -> None:
+    assert_alike(fast.play, plain.play, scenario, seed)
+
+
+@st.composite
+def orderly_scenarios(draw: st.DrawFn) -> Scenario:
+    """Nobody is turned away, gives up, fails or breaks, and all can do everything."""
+    fleet = {"heartbeats": {"interval": "60s"}}
+    fleets = [
+        fleet | {"count": draw(st.integers(1, 3)), "speed": draw(st.sampled_from([1.0, 0.5, 1.7]))}
+        for _ in range(draw(st.integers(1, 2)))
+    ]
+    classes = [
+        {"service": draw(lengths(1_000)), "priority": draw(st.integers(0, 20))}
+        for _ in range(draw(st.integers(1, 3)))
+    ]
+    discipline = draw(st.sampled_from(["production", "fifo", "lifo", "priority"]))
+    aging = {"aging": draw(st.sampled_from(["0s", "1s", "60s"]))} if discipline == "production" else {}
+    return Scenario.model_validate(
+        {
+            "name": "drawn",
+            "duration": f"{LASTS_S}s",
+            "queue": {"discipline": discipline} | aging,
+            "fleets": numbered(fleets),
+            "jobs": {"arrivals": draw(OPEN_ARRIVALS), "classes": numbered(classes)},
+        }
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(scenario=orderly_scenarios(), seed=st.integers(0, 2**32))
+def test_the_kernels_of_plain_lines_do_what_plain_python_does(scenario: Scenario, seed: int) -> None:
     assert_alike(fast.play, plain.play, scenario, seed)
 
 

@@ -35,6 +35,7 @@ from simulators.queue.kernels.tally import (
 NOBODY = -1
 NEVER = 2**62
 ARRIVING = 2**60  # of the second key of what arrives: after all else of its time
+LEVEL_BITS = 58  # of the time within a level of strict priority: nine years
 MOST_EXPONENT = 40  # as in fleet/retry.py
 
 
@@ -204,7 +205,7 @@ def order_of(box, classes, jobs, slot):
         return 0
     if discipline == Discipline.FIFO:
         return due
-    return (priority << 58) + due
+    return (priority << LEVEL_BITS) + due
 
 
 @inlined
