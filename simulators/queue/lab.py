@@ -12,11 +12,11 @@ import numpy as np
 
 from fleet.errors import Misuse
 from simulators.keyed import NANO
-from simulators.queue import statistics
+from simulators.queue import statistics, theory
 from simulators.queue.arrays import slots_of
 from simulators.queue.engines import Engine, engine_for, seed_of
 from simulators.queue.figures import SHARES, Figures, Replication
-from simulators.queue.recognise import Known, check, recognised
+from simulators.queue.recognise import Known, Line, check, recognised
 from simulators.queue.theory import Unstable
 from simulators.scenario import Scenario
 
@@ -47,12 +47,16 @@ class Robots(msgspec.Struct, frozen=True):
 
 class Curves(msgspec.Struct, frozen=True):
     """On average over the replications: `waits` and `stays` are the times in seconds that these `shares` of
-    the jobs do not exceed; `in_line`, how many jobs waited in one hundredth of the time after the other."""
+    the jobs do not exceed; `in_line`, how many jobs waited in one hundredth of the time after the other, from
+    `begins_s` on. The same of theory, where it has that: of M/M/c."""
 
     shares: list[float]
     waits: list[float]
     stays: list[float]
     in_line: list[float]
+    begins_s: float = 0.0
+    waits_theory: list[float] = []
+    stays_theory: list[float] = []
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,15 +236,23 @@ class _Lab:
                 np.mean([each.worked for each in self._played], axis=0).tolist(),
                 np.mean([each.done for each in self._played], axis=0).tolist(),
             ),
-            curves=self._curves(first),
+            curves=self._curves(first, known.line if known else None),
             warnings=self.warnings,
         )
 
-    def _curves(self, first: int) -> Curves:
+    def _curves(self, first: int, line: Line | None) -> Curves:
         quantiles = np.mean([each.quantiles_s(first) for each in self._played], axis=0)
         there = [[] if np.isnan(each).any() else each.tolist() for each in quantiles]
         in_line = np.mean([each.in_line() for each in self._played], axis=0)
-        return Curves(SHARES.tolist(), there[0], there[1], in_line.tolist())
+        return Curves(
+            shares=SHARES.tolist(),
+            waits=there[0],
+            stays=there[1],
+            in_line=in_line.tolist(),
+            begins_s=self._warm_up_s or 0.0,
+            waits_theory=_at_shares(theory.mmc_wait_quantile, line),
+            stays_theory=_at_shares(theory.mmc_stay_quantile, line),
+        )
 
     def _check_little(self, first: int) -> None:
         """L = X W, of those that left in the window; those that straddle it make the difference."""
@@ -250,6 +262,12 @@ class _Lab:
                 f"by Little's law {jobs:.4g} jobs would be {product:.4g}: many were there at the beginning "
                 "or the end; let it last longer"
             )
+
+
+def _at_shares(quantile: Callable[[float, float, int, float], float], line: Line | None) -> list[float]:
+    if line is None:
+        return []
+    return [quantile(line.rate, line.service_rate, line.servers, share) for share in SHARES.tolist()]
 
 
 def _metrics(

@@ -32,14 +32,23 @@ Figures = dict[str, float]
 FIGURES = ("utilisation", "L", "Lq", "W", "Wq", "throughput", "P_wait", "P_block", "P_balk", "P_abandon")
 
 
+class Line(msgspec.Struct, frozen=True):
+    """M/M/c, first come first served: of its times the whole distribution is known."""
+
+    rate: float
+    service_rate: float
+    servers: int
+
+
 class Known(msgspec.Struct, frozen=True):
     """`model` in Kendall's notation; `exact` False for an approximation. `figures` are by the names of
-    metrics, `classes` the same of each class that differs."""
+    metrics, `classes` the same of each class that differs. `line`: if it is one."""
 
     model: str
     figures: Figures
     exact: bool = True
     classes: dict[str, Figures] = {}
+    line: Line | None = None
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -294,7 +303,8 @@ def _plain(model: _Model) -> Known | None:
         more = _quantiles(model) if model.order == "fifo" else {}
         if model.servers == 1:
             more["Wq_squared"] = theory.mg1_wait_second(model.rate, model.service, model.order)
-        return _of(f"M/M/{model.servers}", found, more)
+        line = Line(model.rate, 1 / model.mean, model.servers) if model.order == "fifo" else None
+        return msgspec.structs.replace(_of(f"M/M/{model.servers}", found, more), line=line)
     if model.poisson and model.servers == 1:
         second = theory.mg1_wait_second(model.rate, model.service, model.order)
         return _of("M/G/1", theory.mg1(model.rate, model.service), {"Wq_squared": second})

@@ -8,7 +8,7 @@ grows for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import exp, fsum, isfinite, isnan, log, nan
+from math import exp, expm1, fsum, isfinite, isnan, log, nan
 
 import msgspec
 
@@ -121,6 +121,39 @@ def mmc_wait_quantile(rate: float, service_rate: float, servers: int, share: flo
     if not 0 < share < 1:
         raise Misuse(f"a share is between 0 and 1, not {share:g}")
     return max(0.0, log(waits / (1 - share)) / (servers * service_rate - rate))
+
+
+def mmc_stay_exceeds(rate: float, service_rate: float, servers: int, time: float) -> float:
+    """P(W > time) in M/M/c, first come first served: a service, and before it, of the share C of the jobs, a
+    wait that is exponential of rate c mu - lambda. Gross and Harris, section 2.3."""
+    waits = erlang_c(servers, rate / service_rate)
+    return _stay_exceeds(waits, service_rate, servers * service_rate - rate, time)
+
+
+def mmc_stay_quantile(rate: float, service_rate: float, servers: int, share: float) -> float:
+    """The time from arrival to end that this share of the jobs does not exceed."""
+    waits, spare = erlang_c(servers, rate / service_rate), servers * service_rate - rate
+    if not 0 < share < 1:
+        raise Misuse(f"a share is between 0 and 1, not {share:g}")
+    low, high = 0.0, 1 / service_rate
+    while _stay_exceeds(waits, service_rate, spare, high) > 1 - share:
+        low, high = high, 2 * high
+    while low < (middle := (low + high) / 2) < high:
+        if _stay_exceeds(waits, service_rate, spare, middle) > 1 - share:
+            low = middle
+        else:
+            high = middle
+    return middle
+
+
+def _stay_exceeds(waits: float, service_rate: float, spare: float, time: float) -> float:
+    """`spare`: c mu - lambda."""
+    served, apart = exp(-service_rate * time), spare - service_rate
+    if abs(apart * time) < 1:  # where the two rates are nearly one, their difference has few digits left
+        both = served * service_rate * (-expm1(-apart * time) / apart if apart else time)
+    else:
+        both = service_rate * (served - exp(-spare * time)) / apart
+    return served + waits * both
 
 
 def birth_death(

@@ -46,6 +46,20 @@ def test_one_server_by_kleinrock() -> None:
     assert theory.mmc_wait_quantile(0.2, 0.1, 3, 0.5) == 0.0
 
 
+def test_times_in_system_are_a_wait_and_a_service() -> None:
+    """With one server they are exponential, of rate mu - lambda; with several, their mean is W. Where c mu -
+    lambda is mu, the formula has a gap to be filled: there it must be as it is next to it."""
+    assert theory.mmc_stay_exceeds(0.75, 1.0, 1, 8.0) == pytest.approx(exp(-2.0), rel=CLOSE)
+    assert theory.mmc_stay_quantile(0.75, 1.0, 1, 0.95) == pytest.approx(11.98292909, rel=CLOSE)
+    for rate in (0.2, 0.05, 0.29):
+        tail = [theory.mmc_stay_exceeds(rate, 0.1, 3, (n + 0.5) / 10) for n in range(30_000)]
+        assert sum(tail) / 10 == pytest.approx(theory.mmc(rate, 0.1, 3).W, rel=1e-4)
+    beside = theory.mmc_stay_exceeds(0.2 + 1e-9, 0.1, 3, 20.0)
+    assert theory.mmc_stay_exceeds(0.2, 0.1, 3, 20.0) == pytest.approx(beside, rel=1e-6)
+    with pytest.raises(Misuse, match="between 0 and 1"):
+        theory.mmc_stay_quantile(0.2, 0.1, 3, 1.0)
+
+
 @pytest.mark.parametrize(
     ("rate", "service_rate", "servers", "expected"),
     [
