@@ -162,10 +162,15 @@ def frame_of(grid: Grid, points: Sequence[Point]) -> pl.DataFrame:
         for point in points
         for name, metric in point.findings.metrics.items()
     ]
+    return table_of(grid, rows, FIGURES)
+
+
+def table_of(grid: Grid, rows: Sequence[dict[str, Any]], figures: Sequence[str]) -> pl.DataFrame:
+    """Of rows that have a value for each axis, a `metric` and its `figures`."""
     kinds = {axis.name: _kind_of(axis) for axis in grid.axes}
     for row in rows:
         row.update({name: _as(kind, row[name]) for name, kind in kinds.items()})
-    schema = kinds | {"metric": pl.String()} | dict.fromkeys(FIGURES, pl.Float64())
+    schema = kinds | {"metric": pl.String()} | dict.fromkeys(figures, pl.Float64())
     return pl.DataFrame(rows, schema=schema)
 
 

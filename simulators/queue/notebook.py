@@ -20,12 +20,13 @@ import polars as pl
 from pydantic import ValidationError
 
 from fleet.errors import Misuse
-from simulators.queue import charts, comparison, experiment, lab
+from simulators.queue import charts, comparison, experiment, lab, run_charts
 from simulators.queue.comparison import Compared
 from simulators.queue.experiment import FIGURES, Point, Spread, Sweep, Workers, in_turn
 from simulators.queue.grid import grid_of
 from simulators.queue.lab import Findings
 from simulators.queue.sweep_folder import SweepFolder
+from simulators.queue.sweep_theory import theory_between
 from simulators.queue.variation import Changes, problems_of, varied
 from simulators.scenario import Scenario
 from simulators.scenario_file import ScenarioRefused, read_scenario
@@ -63,6 +64,7 @@ class Shown(ABC):
 @dataclass(frozen=True)
 class Result(Shown):
     findings: Findings
+    scenario: Scenario
 
     def frame(self) -> pl.DataFrame:
         """A row per metric."""
@@ -75,9 +77,10 @@ class Result(Shown):
     def to_json(self) -> str:
         return msgspec.json.encode(self.findings).decode()
 
-    def plot(self) -> Any:
-        """Every metric with its interval, beside theory."""
-        return charts.findings_chart(self.frame())
+    def plot(self, kind: str = "metrics") -> Any:
+        """`metrics`: each with its interval, beside theory; `times`: how long jobs waited and were there, as a
+        distribution; `line`: jobs in line over time; `robots`: how busy each is. Raises Misuse for another."""
+        return run_charts.run_chart(self.findings, self.scenario, kind)
 
     def _about(self) -> str:
         found = self.findings
@@ -102,7 +105,8 @@ class SweepResult(Shown):
     def plot(self, metric: str = "W") -> Any:
         """Over the first axis, a colour for each value of the second, with theory where it is known. Raises
         Misuse for a metric that is not there."""
-        return charts.sweep_chart(self.frame(), [axis.name for axis in self.of.grid.axes], metric)
+        axes = [axis.name for axis in self.of.grid.axes]
+        return charts.sweep_chart(self.frame(), axes, metric, theory_between(self.of))
 
     def _about(self) -> str:
         jobs = sum(point.findings.jobs for point in self.points)
@@ -142,7 +146,7 @@ def simulate(
     from no file. Raises Misuse."""
     plan, home = _plan(scenario, folder)
     plan = varied(plan, changes) if changes else plan
-    return Result(lab.run(plan, home, replications, warm_up_s))
+    return Result(lab.run(plan, home, replications, warm_up_s), plan)
 
 
 def sweep(
