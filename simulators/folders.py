@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from fleet.errors import Misuse
+
+
+def put_whole(path: Path, data: bytes) -> None:
+    """Whoever reads it, even if we are killed here, finds all of it or what was there before. Raises
+    OSError."""
+    part = path.with_name(f".{path.name}")
+    part.write_bytes(data)
+    os.replace(part, path)
 
 
 def make_folder(results: Path, name: str, started_at: str) -> Path:

@@ -39,8 +39,8 @@ def findings_chart(frame: pl.DataFrame) -> Any:
 
 def times_chart(curves: pl.DataFrame, least: float = 0.0) -> Any:
     """The share of the jobs that waited, and that were there, longer than so many seconds, on a scale of
-    powers of ten, where theory has it dashed. `curves` is of `frames.curves_of`; shares below `least` are left
-    out, such as what is less than one job."""
+    powers of ten, where theory has it dashed. `curves` is of `frames.curves_of`; shares below `least` are
+    left out, such as what is less than one job."""
     table = _tails(curves).filter(pl.col("exceeds") >= least)
     dash = alt.StrokeDash(
         "by:N",
@@ -60,8 +60,10 @@ def times_chart(curves: pl.DataFrame, least: float = 0.0) -> Any:
         tooltip=["what:N", "by:N", "seconds:Q", alt.Tooltip("exceeds:Q", format="~%")],
     )
     measured = base.transform_filter("datum.by == 'measured'").mark_line(strokeWidth=2)
-    theory = base.transform_filter("datum.by == 'theory'").mark_line(strokeWidth=1.6).encode(
-        color=alt.value(THEORY), detail="what:N"
+    theory = (
+        base.transform_filter("datum.by == 'theory'")
+        .mark_line(strokeWidth=1.6)
+        .encode(color=alt.value(THEORY), detail="what:N")
     )
     known = "theory" in table["by"]
     layers = [each.encode(strokeDash=dash) for each in (measured, theory)] if known else [measured]

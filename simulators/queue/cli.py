@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.queue.lab import Findings
+    from simulators.queue.result_folder import RunFolder
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
 Times = Annotated[int, typer.Option(min=2, help="How often it is played, each time with other numbers.")]
@@ -23,6 +25,9 @@ WarmUp = Annotated[
 Lasts = Annotated[str | None, typer.Option(help="Such as 2h, instead of the scenario's.")]
 Robots = Annotated[int | None, typer.Option(min=1, help="Robots in all, instead of the scenario's.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's.")]
+Into = Annotated[
+    Path | None, typer.Option("--results", help="A folder for tables, a summary and a report to look at.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -43,6 +48,7 @@ def queue_app(out: Console) -> typer.Typer:
         duration: Lasts = None,
         robots: Robots = None,
         seed: Seed = None,
+        results: Into = None,
         as_json: AsJson = False,
     ) -> None:
         """Play a scenario, and say what its queue did, how sure that is, and what theory says."""
@@ -51,6 +57,7 @@ def queue_app(out: Console) -> typer.Typer:
 
         plan = scenario_asked_for(scenario, robots, duration, seed)
         warm_up_s = None if warm_up is None else seconds_of("--warm-up", warm_up)
+        folder = None if results is None else _folder(results)
         began = time.perf_counter()
         with Progress(console=out, transient=True, disable=as_json or not out.is_terminal) as progress:
             task = progress.add_task("replications", total=replications)
@@ -62,12 +69,22 @@ def queue_app(out: Console) -> typer.Typer:
                 lambda done: progress.update(task, completed=done),
             )
         seconds = time.perf_counter() - began
+        if folder is not None:
+            folder.keep(found, plan, warm_up_s, _json(found, seconds))
         if as_json:
             print(_json(found, seconds))
         else:
             _tell(out, found, seconds)
+            if folder is not None:
+                out.print(f"fleetcast: results in {folder.folder}", markup=False)
 
     return app
+
+
+def _folder(results: Path) -> RunFolder:
+    from simulators.queue.result_folder import RunFolder
+
+    return RunFolder(results, version("fleetcast"))
 
 
 def _json(found: Findings, seconds: float) -> str:

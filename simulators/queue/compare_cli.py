@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -12,11 +14,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from simulators.queue.cli import AsJson, File, Lasts, Robots, Seed, Times, WarmUp
-from simulators.queue.sweep_cli import with_error
+from simulators.queue.cli import AsJson, File, Into, Lasts, Robots, Seed, Times, WarmUp
+from simulators.queue.words import with_error
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.queue.comparison import Compared, Difference, Figure
+    from simulators.queue.result_folder import ComparisonFolder
 
 Policies = Annotated[
     list[str],
@@ -40,6 +43,7 @@ def add_compare(app: typer.Typer, out: Console) -> None:
         duration: Lasts = None,
         robots: Robots = None,
         seed: Seed = None,
+        results: Into = None,
         as_json: AsJson = False,
     ) -> None:
         """Play a scenario under several policies on the same random numbers, and say how they differ."""
@@ -49,6 +53,7 @@ def add_compare(app: typer.Typer, out: Console) -> None:
         plan = scenario_asked_for(scenario, robots, duration, seed)
         policies = comparison.policies_written(policy)
         warm_up_s = None if warm_up is None else seconds_of("--warm-up", warm_up)
+        kept = None if results is None else _folder(results)
         began = time.perf_counter()
         with Progress(console=out, transient=True, disable=as_json or not out.is_terminal) as progress:
             task = progress.add_task("replications", total=len(policies) * replications)
@@ -60,10 +65,21 @@ def add_compare(app: typer.Typer, out: Console) -> None:
                 warm_up_s,
                 lambda done: progress.update(task, completed=done),
             )
+        summary = _json(found, time.perf_counter() - began)
+        if kept is not None:
+            kept.keep(found, plan, warm_up_s, summary)
         if as_json:
-            print(_json(found, time.perf_counter() - began))
+            print(summary)
         else:
             _tell(out, found)
+            if kept is not None:
+                out.print(f"fleetcast: results in {kept.folder}", markup=False)
+
+
+def _folder(results: Path) -> ComparisonFolder:
+    from simulators.queue.result_folder import ComparisonFolder
+
+    return ComparisonFolder(results, version("fleetcast"))
 
 
 def _json(found: Compared, seconds: float) -> str:

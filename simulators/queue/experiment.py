@@ -150,6 +150,19 @@ def _words(error: Exception) -> str:
     return error.detail if isinstance(error, FleetError) else f"{type(error).__name__}: {error}"
 
 
+def warnings_of(points: Sequence[Point]) -> list[str]:
+    """Each thing once, with the first point that it is said of."""
+    said: dict[str, list[Point]] = {}
+    for point in points:
+        for warning in dict.fromkeys(point.findings.warnings):
+            said.setdefault(warning, []).append(point)
+    return [f"{label_of(where[0].changes)}{_more(where)}: {warning}" for warning, where in said.items()]
+
+
+def _more(where: Sequence[Point]) -> str:
+    return f" and {len(where) - 1} more" if len(where) > 1 else ""
+
+
 # -- as a table
 
 FIGURES = ("estimate", "low", "high", "theory", "z")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -74,7 +74,7 @@ def curves_of(found: Findings) -> pl.DataFrame:
 
 
 def _at_shares(name: str, curves: Curves, values: list[float], theory: list[float]) -> list[dict[str, Any]]:
-    known = theory or [None] * len(values)
+    known: Sequence[float | None] = theory or [None] * len(values)
     return [
         {"curve": name, "share": share, "value": value, "theory": truth}
         for share, value, truth in zip(curves.shares, values, known, strict=False)

@@ -25,6 +25,7 @@ from simulators.queue.comparison import Compared
 from simulators.queue.experiment import FIGURES, Point, Spread, Sweep, Workers, in_turn
 from simulators.queue.grid import grid_of
 from simulators.queue.lab import Findings
+from simulators.queue.queue_report import sweep_report
 from simulators.queue.sweep_folder import SweepFolder
 from simulators.queue.sweep_theory import theory_between
 from simulators.queue.variation import Changes, problems_of, varied
@@ -78,8 +79,9 @@ class Result(Shown):
         return msgspec.json.encode(self.findings).decode()
 
     def plot(self, kind: str = "metrics") -> Any:
-        """`metrics`: each with its interval, beside theory; `times`: how long jobs waited and were there, as a
-        distribution; `line`: jobs in line over time; `robots`: how busy each is. Raises Misuse for another."""
+        """`metrics`: each with its interval, beside theory; `times`: how long jobs waited and were there, as
+        a distribution; `line`: jobs in line over time; `robots`: how busy each is. Raises Misuse for
+        another."""
         return run_charts.run_chart(self.findings, self.scenario, kind)
 
     def _about(self) -> str:
@@ -175,6 +177,7 @@ def sweep(
             return SweepResult(asked, experiment.run(asks, spread, tell=tell))
         points = experiment.run(asks, spread, kept.known(), kept.keep, tell)
     kept.finish(points)
+    kept.keep_report(sweep_report(asked, points, version("fleetcast")))
     return SweepResult(asked, points)
 
 

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from fleet.errors import Unavailable
 from simulators.queue.cli import AsJson, File, Lasts, Robots, Seed, Times, WarmUp
+from simulators.queue.words import with_error
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
     from simulators.queue.experiment import Point, Sweep, Workers
     from simulators.queue.sweep_folder import SweepFolder
 
 MOST_ROWS, MOST_WARNINGS = 50, 10  # on a screen; the files have all
-ROUNDING = 1e-12
 SHOWN = ("Wq", "W", "utilisation")
 
 Over = Annotated[
@@ -67,6 +67,7 @@ def add_sweep(app: typer.Typer, out: Console, workers: Workers, version: str) ->
         from simulators.asked import scenario_asked_for, seconds_of
         from simulators.queue import experiment
         from simulators.queue.grid import grid_written
+        from simulators.queue.queue_report import sweep_report
         from simulators.queue.sweep_folder import SweepFolder
 
         asked = experiment.Sweep(
@@ -84,6 +85,7 @@ def add_sweep(app: typer.Typer, out: Console, workers: Workers, version: str) ->
         with _kept(folder, len(asks)), spread_by as spread, _shown(out, as_json, len(asks)) as tell:
             points = experiment.run(asks, spread, known, folder.keep, tell)
         folder.finish(points)
+        folder.keep_report(sweep_report(asked, points, version))
         if as_json:
             print(_json(asked, points, folder.folder))
         else:
@@ -153,24 +155,11 @@ def _cells(point: Point, shown: Sequence[str]) -> Iterator[str]:
         yield "" if metric is None else with_error(metric.estimate, metric.high)
 
 
-def with_error(estimate: float, high: float, sign: str = "") -> str:
-    """As people read an interval, which is as wide on both sides."""
-    width = high - estimate
-    if width < ROUNDING * abs(estimate):
-        width = 0.0
-    return f"{estimate:{sign},.4g} ± {width:,.2g}"
-
-
 def _warn(out: Console, points: Sequence[Point]) -> None:
-    """Each thing once, with the first point that it is said of."""
-    from simulators.queue.variation import label_of
+    from simulators.queue.experiment import warnings_of
 
-    said: dict[str, list[Point]] = {}
-    for point in points:
-        for warning in dict.fromkeys(point.findings.warnings):
-            said.setdefault(warning, []).append(point)
-    for warning, where in list(said.items())[:MOST_WARNINGS]:
-        more = f" and {len(where) - 1} more" if len(where) > 1 else ""
-        out.print(f"WARNING: {label_of(where[0].changes)}{more}: {warning}", markup=False)
-    if len(said) > MOST_WARNINGS:
-        out.print(f"WARNING: and {len(said) - MOST_WARNINGS:,} more", markup=False)
+    warnings = warnings_of(points)
+    for warning in warnings[:MOST_WARNINGS]:
+        out.print(f"WARNING: {warning}", markup=False)
+    if len(warnings) > MOST_WARNINGS:
+        out.print(f"WARNING: and {len(warnings) - MOST_WARNINGS:,} more", markup=False)

@@ -1,4 +1,5 @@
-"""A sweep's folder: what was asked (sweep.json), a file per point that is done, at last points.parquet.
+"""A sweep's folder: what was asked (sweep.json), a file per point that is done, at last points.parquet and
+report.html.
 
 Whoever opens the folder with the same sweep goes on where it was left, and ends with the same bytes.
 """
@@ -7,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import msgspec
 import polars as pl
 
 from fleet.errors import Misuse, Unavailable
+from simulators.folders import put_whole
 from simulators.queue.experiment import Point, Sweep, frame_of
 from simulators.scenario import TraceArrivals
 
 ABOUT = "sweep.json"
 TABLE = "points.parquet"
+REPORT = "report.html"
 POINTS = "points"
 
 
@@ -43,7 +45,7 @@ class SweepFolder:
             raise Misuse(f"{self.folder} holds something that is no sweep: choose another --results")
         (self.folder / POINTS).mkdir(parents=True, exist_ok=True)
         if not (self.folder / ABOUT).exists():
-            _put(self.folder / ABOUT, _json(self._about | {"seconds": None}))
+            put_whole(self.folder / ABOUT, _json(self._about | {"seconds": None}))
 
     def _check_same(self, there: Mapping[str, Any]) -> None:
         # As text: to Python 1 and 1.0 are the same, to a table they are not.
@@ -82,12 +84,16 @@ class SweepFolder:
         self._write(self.folder / ABOUT, _json(self._about | {"seconds": took_s}))
         return frame
 
+    def keep_report(self, html: str) -> None:
+        """Raises Unavailable."""
+        self._write(self.folder / REPORT, html.encode())
+
     def _file(self, number: int) -> Path:
         return self.folder / POINTS / f"{number:05}.json"
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
-            _put(path, data)
+            put_whole(path, data)
         except OSError as error:
             raise Unavailable(f"{path} cannot be written: {error.strerror}") from None
 
@@ -132,9 +138,3 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _put(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}")
-    part.write_bytes(data)
-    os.replace(part, path)

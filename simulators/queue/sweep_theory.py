@@ -34,7 +34,9 @@ def theory_between(sweep: Sweep) -> pl.DataFrame:
 
 def _steps(sweep: Sweep, axis: Axis, most: int) -> tuple[Value, ...]:
     """In whole numbers where a scenario takes no others, such as of robots."""
-    values = [value for value in axis.values if isinstance(value, int | float) and not isinstance(value, bool)]
+    values = [
+        value for value in axis.values if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
     if len(values) < max(2, len(axis.values)) or most < 2:
         return ()
     low, high = min(values), max(values)

@@ -1,0 +1,297 @@
+"""The reports of the queue lab: what was played, what came of it beside theory, and how to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import yaml  # type: ignore[import-untyped]
+
+from simulators import report
+from simulators.queue import charts
+from simulators.queue.comparison import Compared, Difference, frame_of
+from simulators.queue.experiment import Point, Sweep, warnings_of
+from simulators.queue.experiment import frame_of as points_of
+from simulators.queue.lab import Findings, Metric
+from simulators.queue.run_charts import run_chart
+from simulators.queue.sweep_theory import theory_between
+from simulators.queue.variation import told
+from simulators.queue.words import with_error
+from simulators.report import Page, Plot, Table
+from simulators.scenario import Scenario, TraceArrivals
+
+MOST_ROWS, MOST_PANELS, MOST_WARNINGS = 200, 12, 20  # on a page; the tables beside it have all
+SWEPT = {"W": "Time in the system", "Wq": "Waiting time", "utilisation": "Utilisation"}
+MEANS = {
+    "L": "jobs there",
+    "Lq": "jobs waiting",
+    "W": "time in the system, s",
+    "Wq": "waiting time, s",
+    "W_squared": "its square, s²",
+    "Wq_squared": "its square, s²",
+    "throughput": "jobs done a second",
+    "utilisation": "share of the robots that is busy",
+    "availability": "share of the robots that is not broken",
+    "P_wait": "share of the jobs that wait",
+    "P_block": "share turned away by a full queue",
+    "P_balk": "share that does not join",
+    "P_abandon": "share that gives up waiting",
+    "P_dead_letter": "share that fails for good",
+}
+
+
+# -- a run
+
+
+def run_report(found: Findings, scenario: Scenario, warm_up_s: float | None, version: str) -> str:
+    """`warm_up_s`: as it was asked for."""
+    words = ["run", "--replications", str(found.replications), *_left_out(warm_up_s)]
+    warnings = list(dict.fromkeys(found.warnings))
+    return report.html(
+        Page(
+            title=f"Queue: {found.name}",
+            about=f"{found.jobs:,} jobs on {found.robots:,} robots, {found.replications} times "
+            f"{found.lasts_s:,.0f} s; the first {found.warm_up_s:,.0f} s are left out",
+            verdict=_verdict(found, warnings),
+            good=not warnings,
+            notes=warnings,
+            tables=_tables(found),
+            plots=_plots(found, scenario),
+            made=_made(words, scenario, found.replications, warm_up_s, version),
+            source=yaml_of(scenario),
+        )
+    )
+
+
+def _verdict(found: Findings, warnings: Sequence[str]) -> str:
+    beside = _beside_theory(found)
+    return f"{_counted(warnings)} {beside}" if warnings else beside
+
+
+def _counted(warnings: Sequence[str]) -> str:
+    return "One warning." if len(warnings) == 1 else f"{len(warnings)} warnings."
+
+
+def _beside_theory(found: Findings) -> str:
+    if not found.model:
+        return "This is no queue of the textbooks that we know, or one that does not settle."
+    judged = [each for each in found.metrics.values() if each.z is not None and each.theory is not None]
+    if not judged:
+        return f"{found.model}: theory is an approximation here."
+    inside = sum(each.low <= each.theory <= each.high for each in judged if each.theory is not None)
+    return f"{found.model}: theory is inside the interval of 95 % of {inside} of {len(judged)} figures."
+
+
+def _tables(found: Findings) -> list[Table]:
+    tables = [_table("All jobs" if len(found.classes) > 1 else "Figures", found.metrics)]
+    if len(found.classes) > 1:
+        tables += [_table(f"Jobs of the class {name}", metrics) for name, metrics in found.classes.items()]
+    return tables
+
+
+def _table(title: str, metrics: Mapping[str, Metric]) -> Table:
+    known = any(each.theory is not None for each in metrics.values())
+    head = ["", "", "estimate", "interval of 95 %", *(["theory", "z"] if known else [])]
+    rows = [[name, meaning(name), *_cells(each, known)] for name, each in metrics.items()]
+    return Table(title, head, rows, words=2)
+
+
+def meaning(metric: str) -> str:
+    name, _, percent = metric.partition("_p")
+    if name in ("W", "Wq") and percent:
+        return f"{percent} % take no longer, s"
+    return MEANS.get(metric, "")
+
+
+def _cells(metric: Metric, known: bool) -> list[str]:
+    cells = [f"{metric.estimate:,.4g}", f"{metric.low:,.4g} to {metric.high:,.4g}"]
+    if known:
+        cells.append("" if metric.theory is None else f"{metric.theory:,.4g}")
+        cells.append("" if metric.z is None else f"{metric.z:+.1f}")
+    return cells
+
+
+def _plots(found: Findings, scenario: Scenario) -> list[Plot]:
+    curves = found.curves
+    theory = " Dashed: theory." if curves.waits_theory else ""
+    long_run = " Dashed: what theory says of the long run." if "Lq" in found.metrics and found.model else ""
+    of = {
+        "times": (
+            "How long it takes",
+            "The share of the jobs that waited longer than so many seconds, and that took longer from arrival "
+            f"to end.{theory}",
+        ),
+        "line": (
+            "Jobs in line",
+            f"On average over the replications, one hundredth of the time after the other. Grey: left out.{long_run}",
+        ),
+        "robots": ("How busy robots are", "The share of the time in which each works."),
+        "metrics": ("Figures with their intervals", "Each on a scale of its own. Red: theory."),
+    }
+    if not curves.waits and not curves.stays:
+        del of["times"]
+    return [Plot(title, about, run_chart(found, scenario, kind)) for kind, (title, about) in of.items()]
+
+
+# -- a comparison
+
+
+def compare_report(found: Compared, scenario: Scenario, warm_up_s: float | None, version: str) -> str:
+    words = ["compare", *(word for name in found.policies for word in ("--policy", name))]
+    words += ["--replications", str(found.replications), *_left_out(warm_up_s)]
+    first, *others = found.policies
+    return report.html(
+        Page(
+            title=f"Comparison: {found.name}",
+            about=f"{', '.join(others)} beside {first}; {found.replications} times {scenario.lasts_s:,.0f} s on "
+            f"the same random numbers; the first {found.warm_up_s:,.0f} s are left out",
+            verdict=f"{_counted(found.warnings)} {_differing(found)}"
+            if found.warnings
+            else _differing(found),
+            good=not found.warnings,
+            notes=found.warnings,
+            tables=[_differences(found)],
+            plots=[
+                Plot(
+                    f"Differences from {first}",
+                    "With intervals of 95 %, each figure on a scale of its own; the dashed line is no difference.",
+                    charts.differences_chart(frame_of(found)),
+                )
+            ],
+            made=_made(words, scenario, found.replications, warm_up_s, version),
+            source=yaml_of(scenario),
+        )
+    )
+
+
+def _differing(found: Compared) -> str:
+    clear = sum(
+        any(each.difference is not None and each.difference.clear for each in figures)
+        for figures in found.metrics.values()
+    )
+    return f"{clear} of {len(found.metrics)} figures differ from those of {found.policies[0]}."
+
+
+def _differences(found: Compared) -> Table:
+    rows = [
+        [name if number == 0 else "", policy, with_error(each.estimate, each.high), *_of(each.difference)]
+        for name, figures in found.metrics.items()
+        for number, (policy, each) in enumerate(zip(found.policies, figures, strict=True))
+    ]
+    head = ["", "policy", "estimate ± at 95 %", "difference ± at 95 %", ""]
+    return Table("Replication by replication", head, rows, words=2)
+
+
+def _of(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", ""]
+    return [with_error(difference.estimate, difference.high, "+"), "differs" if difference.clear else ""]
+
+
+# -- a sweep
+
+
+def sweep_report(sweep: Sweep, points: Sequence[Point], version: str) -> str:
+    axes = [axis.name for axis in sweep.grid.axes]
+    warnings = warnings_of(points)
+    shown = warnings[:MOST_WARNINGS]
+    if len(warnings) > MOST_WARNINGS:
+        shown.append(f"and {len(warnings) - MOST_WARNINGS:,} more")
+    return report.html(
+        Page(
+            title=f"Sweep: {sweep.scenario.name}",
+            about=f"{sum(point.findings.jobs for point in points):,} jobs, each point {sweep.replications} times",
+            verdict=f"{len(points):,} points over {', '.join(axes)}. {_counted(warnings) if warnings else ''}",
+            good=not warnings,
+            notes=shown,
+            tables=[_points(sweep, points)],
+            plots=_sweep_plots(sweep, points),
+            made=_made(_sweep_words(sweep), sweep.scenario, sweep.replications, sweep.warm_up_s, version),
+            source=yaml_of(sweep.scenario),
+        )
+    )
+
+
+def _points(sweep: Sweep, points: Sequence[Point]) -> Table:
+    axes = [axis.name for axis in sweep.grid.axes]
+    metrics = [name for name in SWEPT if any(name in point.findings.metrics for point in points)]
+    head = [*axes, *(cell for name in metrics for cell in (f"{name} ± at 95 %", "theory"))]
+    rows = [
+        [*(told(point.changes[name]) for name in axes), *_row(point.findings.metrics, metrics)]
+        for point in points[:MOST_ROWS]
+    ]
+    more = f"; the first {MOST_ROWS:,} of {len(points):,}" if len(points) > MOST_ROWS else ""
+    return Table(f"Points{more}", head, rows, words=len(axes))
+
+
+def _row(metrics: Mapping[str, Metric], names: Sequence[str]) -> list[str]:
+    cells = []
+    for name in names:
+        each = metrics.get(name)
+        cells.append("" if each is None else with_error(each.estimate, each.high))
+        cells.append("" if each is None or each.theory is None else f"{each.theory:,.4g}")
+    return cells
+
+
+def _sweep_plots(sweep: Sweep, points: Sequence[Point]) -> list[Plot]:
+    axes = [axis.name for axis in sweep.grid.axes]
+    frame, panels = _some_panels(points_of(sweep.grid, points), axes[2:])
+    between = theory_between(sweep)
+    about = "Band: the interval of 95 %. Dashed: theory, where it is known."
+    if panels > MOST_PANELS:
+        between = between.join(frame.select(axes[2:]).unique(), on=axes[2:], how="semi")
+        about += f" The first {MOST_PANELS} of {panels:,} panels."
+    there = set(frame["metric"])
+    return [
+        Plot(f"{title} ({name})", about, charts.sweep_chart(frame, axes, name, between))
+        for name, title in SWEPT.items()
+        if name in there
+    ]
+
+
+def _some_panels(frame: pl.DataFrame, axes: Sequence[str]) -> tuple[pl.DataFrame, int]:
+    """Of more than can be looked at, the first; and how many there are."""
+    if not axes:
+        return frame, 1
+    panels = frame.select(axes).unique(maintain_order=True)
+    return frame.join(panels.head(MOST_PANELS), on=axes, how="semi", nulls_equal=True), len(panels)
+
+
+def _sweep_words(sweep: Sweep) -> list[str]:
+    words = ["sweep"]
+    for axis in sweep.grid.axes:
+        words += ["--over", f"{axis.name}={','.join(told(value) for value in axis.values)}"]
+    return [*words, "--replications", str(sweep.replications), *_left_out(sweep.warm_up_s)]
+
+
+# -- how to make it again
+
+
+def yaml_of(scenario: Scenario) -> str:
+    """A file that says the same."""
+    content: dict[str, Any] = {"name": scenario.name, "seed": scenario.seed}
+    content |= scenario.model_dump(mode="json", exclude_defaults=True)
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _left_out(warm_up_s: float | None) -> list[str]:
+    return [] if warm_up_s is None else ["--warm-up", f"{warm_up_s}s"]
+
+
+def _made(
+    words: Sequence[str], scenario: Scenario, replications: int, warm_up_s: float | None, version: str
+) -> Table:
+    command, *options = words
+    settled = "until it had settled" if warm_up_s is None else f"{warm_up_s:g} s, as it was asked for"
+    rows = [
+        ["command", shlex.join(["fleetcast", "queue", command, "scenario.yaml", *options])],
+        ["seed", str(scenario.seed)],
+        ["replications", str(replications)],
+        ["left out at the beginning", settled],
+        ["fleetcast", version],
+    ]
+    if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, TraceArrivals):
+        rows.append(["needs beside it, too", scenario.jobs.arrivals.file])
+    return Table("How to make it again, with this as scenario.yaml", ["", ""], rows, words=2)
