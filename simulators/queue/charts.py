@@ -185,7 +185,7 @@ def differences_chart(frame: pl.DataFrame) -> Any:
     table = frame.filter(pl.col("difference").is_not_null())
     policies = table["policy"].unique(maintain_order=True).to_list()
     y = alt.Y("policy:N", title=None, sort=policies, axis=None)
-    base = alt.Chart().encode(y=y, color=alt.Color("policy:N", title="beside the first", sort=policies))
+    base = alt.Chart().encode(y=y, color=_colour("policy", policies))
     layers = alt.layer(
         alt.Chart().mark_rule(strokeDash=[3, 3], color=GREY).encode(x=alt.datum(0)),
         base.mark_rule(strokeWidth=2).encode(x=_x("difference_low:Q"), x2="difference_high:Q"),

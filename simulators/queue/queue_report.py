@@ -14,6 +14,7 @@ from simulators.queue import charts
 from simulators.queue.comparison import Compared, Difference, frame_of
 from simulators.queue.experiment import Point, Sweep, warnings_of
 from simulators.queue.experiment import frame_of as points_of
+from simulators.queue.frames import metrics_of
 from simulators.queue.lab import Findings, Metric
 from simulators.queue.run_charts import run_chart
 from simulators.queue.sweep_theory import theory_between
@@ -29,8 +30,8 @@ MEANS = {
     "Lq": "jobs waiting",
     "W": "time in the system, s",
     "Wq": "waiting time, s",
-    "W_squared": "its square, s²",
-    "Wq_squared": "its square, s²",
+    "W_squared": "its square, on average, s²",
+    "Wq_squared": "its square, on average, s²",
     "throughput": "jobs done a second",
     "utilisation": "share of the robots that is busy",
     "availability": "share of the robots that is not broken",
@@ -49,10 +50,11 @@ def run_report(found: Findings, scenario: Scenario, warm_up_s: float | None, ver
     """`warm_up_s`: as it was asked for."""
     words = ["run", "--replications", str(found.replications), *_left_out(warm_up_s)]
     warnings = list(dict.fromkeys(found.warnings))
+    robots = "one robot" if found.robots == 1 else f"{found.robots:,} robots"
     return report.html(
         Page(
             title=f"Queue: {found.name}",
-            about=f"{found.jobs:,} jobs on {found.robots:,} robots, {found.replications} times "
+            about=f"{found.jobs:,} jobs on {robots}, {found.replications} times "
             f"{found.lasts_s:,.0f} s; the first {found.warm_up_s:,.0f} s are left out",
             verdict=_verdict(found, warnings),
             good=not warnings,
@@ -75,12 +77,13 @@ def _counted(warnings: Sequence[str]) -> str:
 
 
 def _beside_theory(found: Findings) -> str:
+    """Of figures that vary: that nobody is turned away where nobody can be says nothing."""
     if not found.model:
         return "This is no queue of the textbooks that we know, or one that does not settle."
-    judged = [each for each in found.metrics.values() if each.z is not None and each.theory is not None]
+    judged = [each for each in found.metrics.values() if each.z is not None and each.low < each.high]
     if not judged:
         return f"{found.model}: theory is an approximation here."
-    inside = sum(each.low <= each.theory <= each.high for each in judged if each.theory is not None)
+    inside = sum(each.theory is not None and each.low <= each.theory <= each.high for each in judged)
     return f"{found.model}: theory is inside the interval of 95 % of {inside} of {len(judged)} figures."
 
 
@@ -114,25 +117,24 @@ def _cells(metric: Metric, known: bool) -> list[str]:
 
 
 def _plots(found: Findings, scenario: Scenario) -> list[Plot]:
-    curves = found.curves
+    """Of what there is something to be seen of."""
+    curves, waiting = found.curves, found.metrics.get("Lq")
     theory = " Dashed: theory." if curves.waits_theory else ""
-    long_run = " Dashed: what theory says of the long run." if "Lq" in found.metrics and found.model else ""
-    of = {
-        "times": (
-            "How long it takes",
-            "The share of the jobs that waited longer than so many seconds, and that took longer from arrival "
-            f"to end.{theory}",
-        ),
-        "line": (
-            "Jobs in line",
-            f"On average over the replications, one hundredth of the time after the other. Grey: left out.{long_run}",
-        ),
-        "robots": ("How busy robots are", "The share of the time in which each works."),
-        "metrics": ("Figures with their intervals", "Each on a scale of its own. Red: theory."),
-    }
-    if not curves.waits and not curves.stays:
-        del of["times"]
-    return [Plot(title, about, run_chart(found, scenario, kind)) for kind, (title, about) in of.items()]
+    settled = " Dashed: what theory says once it has settled." if waiting and waiting.theory else ""
+    plots = []
+    if curves.waits or curves.stays:
+        about = f"The share of the jobs that waited longer, and that took longer from arrival to end.{theory}"
+        plots.append(Plot("How long it takes", about, run_chart(found, scenario, "times")))
+    about = f"One hundredth of the time after the other, on average. Grey: left out.{settled}"
+    plots.append(Plot("Jobs in line", about, run_chart(found, scenario, "line")))
+    if len(found.of_robots.utilisation) > 1:
+        about = "The share of the time in which each works."
+        plots.append(Plot("How busy robots are", about, run_chart(found, scenario, "robots")))
+    sure = metrics_of(found).filter(pl.col("class") == "", pl.col("low") < pl.col("high"))
+    if len(sure):
+        about = "Each on a scale of its own. Red: theory."
+        plots.append(Plot("Figures with their intervals", about, charts.findings_chart(sure)))
+    return plots
 
 
 # -- a comparison
@@ -142,24 +144,19 @@ def compare_report(found: Compared, scenario: Scenario, warm_up_s: float | None,
     words = ["compare", *(word for name in found.policies for word in ("--policy", name))]
     words += ["--replications", str(found.replications), *_left_out(warm_up_s)]
     first, *others = found.policies
+    verdict = _differing(found)
+    about = "With intervals of 95 %, each figure on a scale of its own; dashed: no difference."
+    plot = Plot(f"Differences from {first}", about, charts.differences_chart(frame_of(found)))
     return report.html(
         Page(
             title=f"Comparison: {found.name}",
-            about=f"{', '.join(others)} beside {first}; {found.replications} times {scenario.lasts_s:,.0f} s on "
-            f"the same random numbers; the first {found.warm_up_s:,.0f} s are left out",
-            verdict=f"{_counted(found.warnings)} {_differing(found)}"
-            if found.warnings
-            else _differing(found),
+            about=f"{', '.join(others)} beside {first}; {found.replications} times {scenario.lasts_s:,.0f} s "
+            f"on the same random numbers; the first {found.warm_up_s:,.0f} s are left out",
+            verdict=f"{_counted(found.warnings)} {verdict}" if found.warnings else verdict,
             good=not found.warnings,
             notes=found.warnings,
             tables=[_differences(found)],
-            plots=[
-                Plot(
-                    f"Differences from {first}",
-                    "With intervals of 95 %, each figure on a scale of its own; the dashed line is no difference.",
-                    charts.differences_chart(frame_of(found)),
-                )
-            ],
+            plots=[plot],
             made=_made(words, scenario, found.replications, warm_up_s, version),
             source=yaml_of(scenario),
         )
@@ -199,11 +196,13 @@ def sweep_report(sweep: Sweep, points: Sequence[Point], version: str) -> str:
     shown = warnings[:MOST_WARNINGS]
     if len(warnings) > MOST_WARNINGS:
         shown.append(f"and {len(warnings) - MOST_WARNINGS:,} more")
+    jobs = sum(point.findings.jobs for point in points)
+    verdict = f"{len(points):,} points over {', '.join(axes)}."
     return report.html(
         Page(
             title=f"Sweep: {sweep.scenario.name}",
-            about=f"{sum(point.findings.jobs for point in points):,} jobs, each point {sweep.replications} times",
-            verdict=f"{len(points):,} points over {', '.join(axes)}. {_counted(warnings) if warnings else ''}",
+            about=f"{jobs:,} jobs, each point {sweep.replications} times",
+            verdict=f"{_counted(warnings)} {verdict}" if warnings else verdict,
             good=not warnings,
             notes=shown,
             tables=[_points(sweep, points)],
