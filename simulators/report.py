@@ -38,8 +38,8 @@ class Plot(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """`verdict` is a sentence; `good` tells how it, and the notes below it, are to look. `made`, and a
-    `source` such as a file, are how to make the same again."""
+    """`verdict` is a sentence; `good` tells how it, and the notes below it, are to look. `made`, and the
+    texts of `sources`, such as a file, are how to make the same again."""
 
     title: str
     about: str
@@ -49,7 +49,7 @@ class Page(msgspec.Struct, frozen=True):
     tables: Sequence[Table]
     plots: Sequence[Plot]
     made: Table | None = None
-    source: str = ""
+    sources: Sequence[str] = ()
 
 
 _TEMPLATE = _environment.from_string("""\
@@ -113,7 +113,8 @@ _TEMPLATE = _environment.from_string("""\
 <div class="plot" id="plot-{{ loop.index0 }}"><noscript>Charts need JavaScript.</noscript></div></div>
 {% endfor %}
 {% if page.made %}{{ shown(page.made) }}{% endif %}
-{% if page.source %}<pre>{{ page.source }}</pre>{% endif %}
+{% for source in page.sources %}<pre>{{ source }}</pre>
+{% endfor %}
 <script type="module">{{ library }}</script>
 <script type="module">
 const specs = {{ specs }};

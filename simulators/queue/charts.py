@@ -18,7 +18,7 @@ MOST_BARS = 100  # robots; of more it is shown how many are how busy
 BINS = 40
 ROOM = 1.1  # above the highest figure, for theory that goes beyond all of them
 MOST_TICKS = 12
-WIDE = 100  # times the lowest figure: then it takes powers of ten to see them all
+WIDE = 1_000  # times the lowest figure: then it takes powers of ten to see them all
 UNITS = [("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0)]
 CURVES = {"waits": "waiting", "stays": "waiting and being served"}
 

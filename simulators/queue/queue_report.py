@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import polars as pl
 import yaml  # type: ignore[import-untyped]
 
 from simulators import report
 from simulators.queue import charts
-from simulators.queue.comparison import Compared, Difference, frame_of
+from simulators.queue.comparison import Compared, Difference, Figure, frame_of
 from simulators.queue.experiment import Point, Sweep, warnings_of
 from simulators.queue.experiment import frame_of as points_of
 from simulators.queue.frames import metrics_of
@@ -24,7 +25,7 @@ from simulators.report import Page, Plot, Table
 from simulators.scenario import Scenario, TraceArrivals
 
 MOST_ROWS, MOST_PANELS, MOST_WARNINGS = 200, 12, 20  # on a page; the tables beside it have all
-SWEPT = {"W": "Time in the system", "Wq": "Waiting time", "utilisation": "Utilisation"}
+SWEPT = {"W": "Time in the system, W", "Wq": "Waiting time, Wq", "utilisation": "Utilisation"}
 MEANS = {
     "L": "jobs there",
     "Lq": "jobs waiting",
@@ -61,8 +62,8 @@ def run_report(found: Findings, scenario: Scenario, warm_up_s: float | None, ver
             notes=warnings,
             tables=_tables(found),
             plots=_plots(found, scenario),
-            made=_made(words, scenario, found.replications, warm_up_s, version),
-            source=yaml_of(scenario),
+            made=_made(scenario, found.replications, warm_up_s, version),
+            sources=[_command(words), yaml_of(scenario)],
         )
     )
 
@@ -144,9 +145,11 @@ def compare_report(found: Compared, scenario: Scenario, warm_up_s: float | None,
     words = ["compare", *(word for name in found.policies for word in ("--policy", name))]
     words += ["--replications", str(found.replications), *_left_out(warm_up_s)]
     first, *others = found.policies
-    verdict = _differing(found)
     about = "With intervals of 95 %, each figure on a scale of its own; dashed: no difference."
-    plot = Plot(f"Differences from {first}", about, charts.differences_chart(frame_of(found)))
+    sure = {name: figures for name, figures in found.metrics.items() if _varies(figures)}
+    varying = msgspec.structs.replace(found, metrics=sure)
+    verdict = _differing(varying)
+    plot = Plot(f"Differences from {first}", about, charts.differences_chart(frame_of(varying)))
     return report.html(
         Page(
             title=f"Comparison: {found.name}",
@@ -155,12 +158,17 @@ def compare_report(found: Compared, scenario: Scenario, warm_up_s: float | None,
             verdict=f"{_counted(found.warnings)} {verdict}" if found.warnings else verdict,
             good=not found.warnings,
             notes=found.warnings,
-            tables=[_differences(found)],
-            plots=[plot],
-            made=_made(words, scenario, found.replications, warm_up_s, version),
-            source=yaml_of(scenario),
+            tables=[_differences(varying)],
+            plots=[plot] if sure else [],
+            made=_made(scenario, found.replications, warm_up_s, version),
+            sources=[_command(words), yaml_of(scenario)],
         )
     )
+
+
+def _varies(figures: Sequence[Figure]) -> bool:
+    """That nobody is turned away where nobody can be is not worth a row."""
+    return any(each.low < each.high or each.estimate != figures[0].estimate for each in figures)
 
 
 def _differing(found: Compared) -> str:
@@ -207,8 +215,8 @@ def sweep_report(sweep: Sweep, points: Sequence[Point], version: str) -> str:
             notes=shown,
             tables=[_points(sweep, points)],
             plots=_sweep_plots(sweep, points),
-            made=_made(_sweep_words(sweep), sweep.scenario, sweep.replications, sweep.warm_up_s, version),
-            source=yaml_of(sweep.scenario),
+            made=_made(sweep.scenario, sweep.replications, sweep.warm_up_s, version),
+            sources=[_command(_sweep_words(sweep)), yaml_of(sweep.scenario)],
         )
     )
 
@@ -244,7 +252,7 @@ def _sweep_plots(sweep: Sweep, points: Sequence[Point]) -> list[Plot]:
         about += f" The first {MOST_PANELS} of {panels:,} panels."
     there = set(frame["metric"])
     return [
-        Plot(f"{title} ({name})", about, charts.sweep_chart(frame, axes, name, between))
+        Plot(title, about, charts.sweep_chart(frame, axes, name, between))
         for name, title in SWEPT.items()
         if name in there
     ]
@@ -279,18 +287,21 @@ def _left_out(warm_up_s: float | None) -> list[str]:
     return [] if warm_up_s is None else ["--warm-up", f"{warm_up_s}s"]
 
 
-def _made(
-    words: Sequence[str], scenario: Scenario, replications: int, warm_up_s: float | None, version: str
-) -> Table:
+def _command(words: Sequence[str]) -> str:
+    """As a shell takes it, an option to a line."""
     command, *options = words
+    lines = [shlex.join(pair) for pair in zip(options[::2], options[1::2], strict=True)]
+    return " \\\n  ".join([f"fleetcast queue {command} scenario.yaml", *lines])
+
+
+def _made(scenario: Scenario, replications: int, warm_up_s: float | None, version: str) -> Table:
     settled = "until it had settled" if warm_up_s is None else f"{warm_up_s:g} s, as it was asked for"
     rows = [
-        ["command", shlex.join(["fleetcast", "queue", command, "scenario.yaml", *options])],
         ["seed", str(scenario.seed)],
         ["replications", str(replications)],
         ["left out at the beginning", settled],
         ["fleetcast", version],
     ]
     if scenario.jobs is not None and isinstance(scenario.jobs.arrivals, TraceArrivals):
-        rows.append(["needs beside it, too", scenario.jobs.arrivals.file])
-    return Table("How to make it again, with this as scenario.yaml", ["", ""], rows, words=2)
+        rows.append(["a file beside the scenario", scenario.jobs.arrivals.file])
+    return Table("How to make it again", ["", ""], rows, words=2)
