@@ -20,7 +20,7 @@ ROOM = 1.1  # above the highest figure, for theory that goes beyond all of them
 MOST_TICKS = 12
 WIDE = 1_000  # times the lowest figure: then it takes powers of ten to see them all
 UNITS = [("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0)]
-CURVES = {"waits": "waiting", "stays": "waiting and being served"}
+CURVES = {"waits": "waiting", "stays": "in the system"}
 
 
 def findings_chart(frame: pl.DataFrame) -> Any:
@@ -46,7 +46,7 @@ def times_chart(curves: pl.DataFrame, least: float = 0.0) -> Any:
         "by:N",
         title=None,
         scale=alt.Scale(domain=["measured", "theory"], range=[[1, 0], DASHED]),
-        legend=alt.Legend(orient="top", symbolStrokeColor=GREY),
+        legend=alt.Legend(orient="top", columns=1, symbolStrokeColor=GREY),
     )
     base = alt.Chart().encode(
         x=alt.X("seconds:Q", title="seconds", axis=alt.Axis(grid=False)),
@@ -56,7 +56,7 @@ def times_chart(curves: pl.DataFrame, least: float = 0.0) -> Any:
             scale=alt.Scale(type="log", nice=False, domainMax=1.0),
             axis=alt.Axis(values=[1, 0.5, 0.1, 0.01, 0.001, 0.0001], format="~%"),
         ),
-        color=_colour("what", list(CURVES.values())),
+        color=_colour("what", list(CURVES.values()), columns=1),
         tooltip=["what:N", "by:N", "seconds:Q", alt.Tooltip("exceeds:Q", format="~%")],
     )
     measured = base.transform_filter("datum.by == 'measured'").mark_line(strokeWidth=2)
@@ -246,8 +246,8 @@ def _x(field: str) -> alt.X:
     return alt.X(field, title=None, scale=alt.Scale(zero=False), axis=alt.Axis(grid=False, tickCount=5))
 
 
-def _colour(field: str, values: Sequence[str]) -> alt.Color:
-    return alt.Color(f"{field}:N", title=None, sort=list(values), legend=alt.Legend(orient="top"))
+def _colour(field: str, values: Sequence[str], **legend: Any) -> alt.Color:
+    return alt.Color(f"{field}:N", title=None, sort=list(values), legend=alt.Legend(orient="top", **legend))
 
 
 def _title(metric: str) -> str:

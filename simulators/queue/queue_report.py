@@ -97,16 +97,16 @@ def _tables(found: Findings) -> list[Table]:
 
 def _table(title: str, metrics: Mapping[str, Metric]) -> Table:
     known = any(each.theory is not None for each in metrics.values())
-    head = ["", "", "estimate", "interval of 95 %", *(["theory", "z"] if known else [])]
-    rows = [[name, meaning(name), *_cells(each, known)] for name, each in metrics.items()]
-    return Table(title, head, rows, words=2)
+    head = ["", "estimate", "interval of 95 %", *(["theory", "z"] if known else [])]
+    rows = [[_named(name), *_cells(each, known)] for name, each in metrics.items()]
+    return Table(title, head, rows)
 
 
-def meaning(metric: str) -> str:
+def _named(metric: str) -> str:
     name, _, percent = metric.partition("_p")
     if name in ("W", "Wq") and percent:
-        return f"{percent} % take no longer, s"
-    return MEANS.get(metric, "")
+        return f"{metric}: {percent} % {'wait' if name == 'Wq' else 'stay'} no longer, s"
+    return f"{metric}: {MEANS[metric]}" if metric in MEANS else metric
 
 
 def _cells(metric: Metric, known: bool) -> list[str]:
