@@ -91,7 +91,8 @@ def line_chart(curves: pl.DataFrame, warm_up_s: float = 0.0, theory: float | Non
     """Jobs in line over time; what is left out as warm-up is shaded, `theory` of the rest dashed. `curves` is
     of `frames.curves_of`."""
     table = curves.filter(pl.col("curve") == "in_line").select("at_s", pl.col("value").alias("jobs"))
-    unit, seconds = next(each for each in UNITS if each[1] <= max(1.0, table["at_s"].max() or 0.0) / 2)  # type: ignore[operator]
+    begins_s, latest_s = float(table["at_s"][0]), float(table["at_s"][-1])
+    unit, seconds = next((each for each in UNITS if 2 * each[1] <= latest_s), UNITS[-1])
     table = table.with_columns((pl.col("at_s") / seconds).alias("at"))
     x = alt.X("at:Q", title=f"{unit} from the beginning", axis=alt.Axis(grid=False))
     layers: list[Any] = [
@@ -99,8 +100,8 @@ def line_chart(curves: pl.DataFrame, warm_up_s: float = 0.0, theory: float | Non
         .mark_line(strokeWidth=1.6, interpolate="step-after")
         .encode(x=x, y=alt.Y("jobs:Q", title="jobs in line"), tooltip=["at:Q", "jobs:Q"])
     ]
-    if warm_up_s > table["at_s"].min():  # type: ignore[operator]
-        layers.insert(0, _shade(table["at"].min(), warm_up_s / seconds))
+    if warm_up_s > begins_s:
+        layers.insert(0, _shade(begins_s / seconds, warm_up_s / seconds))
     if theory is not None:
         rule = alt.Chart(alt.InlineData(values=[{"theory": theory}]))
         dashed = rule.mark_rule(color=THEORY, strokeDash=DASHED, strokeWidth=1.6)
@@ -108,7 +109,7 @@ def line_chart(curves: pl.DataFrame, warm_up_s: float = 0.0, theory: float | Non
     return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT * 2 // 3)
 
 
-def _shade(begins: Any, ends: float) -> Any:
+def _shade(begins: float, ends: float) -> Any:
     data = alt.InlineData(values=[{"begins": begins, "ends": ends}])
     return alt.Chart(data).mark_rect(opacity=0.2, color=GREY).encode(x="begins:Q", x2="ends:Q")
 
