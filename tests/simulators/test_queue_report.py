@@ -129,10 +129,8 @@ def test_tables_say_what_programs_are_told(bench: Bench) -> None:
     folder, told = bench.run(), bench.printed
     metrics = pl.read_parquet(folder / "metrics.parquet")
     for name, of in {"": told["metrics"], **told["classes"]}.items():
-        rows = {
-            row.pop("metric"): row for row in metrics.filter(pl.col("class") == name).drop("class").to_dicts()
-        }
-        assert rows == of
+        rows = metrics.filter(pl.col("class") == name).drop("class").to_dicts()
+        assert {row.pop("metric"): row for row in rows} == of
     robots = pl.read_parquet(folder / "robots.parquet")
     assert robots["utilisation"].to_list() == told["of_robots"]["utilisation"]
     assert robots.select("fleet", "place").rows() == [("arms", 1), ("arms", 2)]
@@ -209,11 +207,11 @@ def test_a_report_begins_with_what_was_played_and_how_it_is_beside_theory(bench:
     words = " ".join(told.words)
     assert "Queue: yard" in words
     assert f"{bench.printed['jobs']:,} jobs on 2 robots, 2 times 120 s; the first 10 s are left out" in words
-    judged = [each for each in bench.printed["metrics"].values() if each["low"] < each["high"] and each["z"]]
+    metrics = bench.printed["metrics"].values()
+    judged = [each for each in metrics if each["low"] < each["high"] and each["z"] is not None]
     inside = sum(each["low"] <= each["theory"] <= each["high"] for each in judged)
     assert f"M/M/2: theory is inside the interval of 95 % of {inside} of {len(judged)} figures." in words
     assert "Jobs of the class carry" in words
-    assert "4.1e" not in words
 
 
 def test_what_speaks_against_the_figures_stands_above_them(bench: Bench) -> None:
@@ -291,7 +289,7 @@ def line_of(jobs: list[float], step_s: float) -> pl.DataFrame:
 
 
 def test_the_warm_up_is_marked_in_the_line_where_it_was_drawn() -> None:
-    chart = charts.line_chart(line_of([1.0, 2.0, 3.0], 3600.0), warm_up_s=1800.0, theory=2.5)
+    chart = charts.line_chart(line_of([1.0, 2.0, 3.0], 3_600.0), warm_up_s=1_800.0, theory=2.5)
     rows = values_of(chart)
     assert {"begins": 0.0, "ends": 0.5} in rows
     assert {"theory": 2.5} in rows
