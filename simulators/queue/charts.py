@@ -199,15 +199,22 @@ def differences_chart(frame: pl.DataFrame) -> Any:
 
 
 def _renamed(table: pl.DataFrame, axes: Sequence[str]) -> pl.DataFrame:
+    """What is not there, such as a capacity, is a word among words."""
     figures = table.select("estimate", "low", "high", "theory", pl.col(axes[0]).alias("x"))
+    if figures["x"].has_nulls():
+        figures = figures.with_columns(_written("x"))
     if len(axes) > 1:
-        figures = figures.with_columns(table[axes[1]].cast(pl.String).alias("colour"))
+        figures = figures.with_columns(table.select(_written(axes[1]).alias("colour"))["colour"])
     if len(axes) > 2:
-        panel = [pl.format(f"{name}={{}}", pl.col(name)) for name in axes[2:]]
+        panel = [pl.format(f"{name}={{}}", _written(name)) for name in axes[2:]]
         figures = figures.with_columns(
             table.select(pl.concat_str(panel, separator=", ").alias("panel"))["panel"]
         )
     return figures
+
+
+def _written(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.String).fill_null("null")
 
 
 def _with_theory(
@@ -228,7 +235,7 @@ def _with_theory(
 def _ticks(values: pl.Series) -> alt.Axis:
     """Of few whole numbers each: there is nothing between two robots and three."""
     each = values.unique().sort()
-    few = each.dtype.is_integer() and len(each) <= MOST_TICKS
+    few = each.dtype.is_integer() and not each.has_nulls() and len(each) <= MOST_TICKS
     return alt.Axis(values=each.to_list(), format="d") if few else alt.Axis()
 
 
