@@ -17,7 +17,7 @@ DASHED = [5, 4]
 MOST_BARS = 100  # robots; of more it is shown how many are how busy
 BINS = 40
 ROOM = 1.1  # above the highest figure, for theory that goes beyond all of them
-MOST_TICKS = 12
+MOST_TICKS, MOST_LETTERS = 12, 60  # along an axis, side by side
 WIDE = 1_000  # times the lowest figure: then it takes powers of ten to see them all
 UNITS = [("hours", 3_600.0), ("minutes", 60.0), ("seconds", 1.0)]
 CURVES = {"waits": "waiting", "stays": "in the system"}
@@ -142,6 +142,7 @@ def _histogram(robots: pl.DataFrame) -> Any:
         x=alt.X("from:Q", title="utilisation", scale=alt.Scale(zero=False)),
         x2="to:Q",
         y=alt.Y("robots:Q", title="robots"),
+        y2=alt.datum(0),
         tooltip=["from:Q", "to:Q", "robots:Q"],
     )
     return chart.mark_bar().properties(width=WIDTH, height=HEIGHT * 2 // 3)
@@ -159,25 +160,36 @@ def sweep_chart(
         there = ", ".join(frame["metric"].unique(maintain_order=True))
         raise Misuse(f"there is no metric {metric} in this sweep; there is {there}")
     # By plain names: to a chart the dots of a path are steps into an object.
-    table = _with_theory(_renamed(table, axes), axes, between, metric)
-    field = f"x:{_type_of(table['x'])}"
-    x = alt.X(field, title=axes[0], scale=alt.Scale(zero=False), sort=None, axis=_ticks(frame[axes[0]]))
+    played = _renamed(table, axes)
+    table = _with_theory(played, axes, between, metric)
+    x = alt.X(
+        f"x:{_type_of(table['x'])}",
+        title=axes[0],
+        scale=alt.Scale(zero=False),
+        sort=None,
+        axis=_ticks(played["x"]),
+    )
     base = alt.Chart().encode(x=x)
     if len(axes) > 1:
         base = base.encode(color=alt.Color("colour:N", title=axes[1], sort=None))
-    title, scale = _title(metric), _scale_of(table)
-    played = base.transform_filter("isValid(datum.estimate)")
-    theory = base if len(axes) > 1 else base.encode(color=alt.value(THEORY))
-    layers = alt.layer(
-        played.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q"),
-        played.mark_line(point=True).encode(
-            y=alt.Y("estimate:Q", title=title, scale=scale),
-            tooltip=[field, "estimate:Q", "low:Q", "high:Q", "theory:Q"],
-        ),
-        theory.mark_line(strokeDash=DASHED).encode(y=alt.Y("theory:Q", title=title, scale=scale)),
+    layers = _band_and_theory(base, table, _title(metric), len(axes) > 1)
+    return layers if len(axes) < 3 else layers.facet(facet=alt.Facet("panel:N", title=None), columns=2)
+
+
+def _band_and_theory(base: Any, table: pl.DataFrame, title: str, coloured: bool) -> Any:
+    def y(field: str) -> alt.Y:
+        return alt.Y(field, title=title, scale=scale)
+
+    scale = _scale_of(table)
+    measured = base.transform_filter("isValid(datum.estimate)")
+    theory = base if coloured else base.encode(color=alt.value(THEORY))
+    tooltip = [f"x:{_type_of(table['x'])}", "estimate:Q", "low:Q", "high:Q", "theory:Q"]
+    return alt.layer(
+        measured.mark_area(opacity=0.2).encode(y=y("low:Q"), y2="high:Q"),
+        measured.mark_line(point=True).encode(y=y("estimate:Q"), tooltip=tooltip),
+        theory.mark_line(strokeDash=DASHED).encode(y=y("theory:Q")),
         data=_data(table),
     ).properties(width=WIDTH, height=HEIGHT)
-    return layers if len(axes) < 3 else layers.facet(facet=alt.Facet("panel:N", title=None), columns=2)
 
 
 def differences_chart(frame: pl.DataFrame) -> Any:
@@ -235,8 +247,10 @@ def _with_theory(
 def _ticks(values: pl.Series) -> alt.Axis:
     """Of few whole numbers each: there is nothing between two robots and three."""
     each = values.unique().sort()
-    few = each.dtype.is_integer() and not each.has_nulls() and len(each) <= MOST_TICKS
-    return alt.Axis(values=each.to_list(), format="d") if few else alt.Axis()
+    if each.dtype.is_integer() and len(each) <= MOST_TICKS:
+        return alt.Axis(values=each.to_list(), format="d")
+    short = not each.dtype.is_numeric() and sum(map(len, map(str, each))) <= MOST_LETTERS
+    return alt.Axis(labelAngle=0) if short else alt.Axis()
 
 
 def _scale_of(table: pl.DataFrame) -> alt.Scale:

@@ -24,7 +24,8 @@ from simulators.queue.words import with_error
 from simulators.report import Page, Plot, Table
 from simulators.scenario import Scenario, TraceArrivals
 
-MOST_ROWS, MOST_PANELS, MOST_WARNINGS = 200, 12, 20  # on a page; the tables beside it have all
+MOST_ROWS, MOST_PANELS, MOST_WARNINGS = 200, 12, 10  # on a page; the tables beside it have all
+SURE = "95\N{NO-BREAK SPACE}%"
 SWEPT = {"W": "Time in the system, W", "Wq": "Waiting time, Wq", "utilisation": "Utilisation"}
 MEANS = {
     "L": "jobs there",
@@ -97,7 +98,7 @@ def _tables(found: Findings) -> list[Table]:
 
 def _table(title: str, metrics: Mapping[str, Metric]) -> Table:
     known = any(each.theory is not None for each in metrics.values())
-    head = ["", "estimate", "interval of 95 %", *(["theory", "z"] if known else [])]
+    head = ["", "estimate", f"interval of {SURE}", *(["theory", "z"] if known else [])]
     rows = [[_named(name), *_cells(each, known)] for name, each in metrics.items()]
     return Table(title, head, rows)
 
@@ -126,8 +127,9 @@ def _plots(found: Findings, scenario: Scenario) -> list[Plot]:
     if curves.waits or curves.stays:
         about = f"The share of the jobs that waited longer, and that took longer from arrival to end.{theory}"
         plots.append(Plot("How long it takes", about, run_chart(found, scenario, "times")))
-    about = f"One hundredth of the time after the other, on average. Grey: left out.{settled}"
-    plots.append(Plot("Jobs in line", about, run_chart(found, scenario, "line")))
+    if any(curves.in_line):
+        about = f"One hundredth of the time after the other, on average. Grey: left out.{settled}"
+        plots.append(Plot("Jobs in line", about, run_chart(found, scenario, "line")))
     if len(found.of_robots.utilisation) > 1:
         about = "The share of the time in which each works."
         plots.append(Plot("How busy robots are", about, run_chart(found, scenario, "robots")))
@@ -185,7 +187,7 @@ def _differences(found: Compared) -> Table:
         for name, figures in found.metrics.items()
         for number, (policy, each) in enumerate(zip(found.policies, figures, strict=True))
     ]
-    head = ["", "policy", "estimate ± at 95 %", "difference ± at 95 %", ""]
+    head = ["", "policy", f"estimate ± at {SURE}", f"difference ± at {SURE}", ""]
     return Table("Replication by replication", head, rows, words=2)
 
 
@@ -224,7 +226,7 @@ def sweep_report(sweep: Sweep, points: Sequence[Point], version: str) -> str:
 def _points(sweep: Sweep, points: Sequence[Point]) -> Table:
     axes = [axis.name for axis in sweep.grid.axes]
     metrics = [name for name in SWEPT if any(name in point.findings.metrics for point in points)]
-    head = [*axes, *(cell for name in metrics for cell in (f"{name} ± at 95 %", "theory"))]
+    head = [*axes, *(cell for name in metrics for cell in (f"{name} ± at {SURE}", "theory"))]
     rows = [
         [*(told(point.changes[name]) for name in axes), *_row(point.findings.metrics, metrics)]
         for point in points[:MOST_ROWS]
