@@ -200,7 +200,8 @@ class _Lab:
         """Of each replication, and what was left out of it, in seconds."""
         first, told = self._first()
         self.warnings += told
-        values = [each.figures(first, self._slots) for each in self._played]
+        impossible = _impossible(self._scenario)
+        values = [_without(impossible, each.figures(first, self._slots)) for each in self._played]
         self._check_little(first)
         return values, self._warm_up_s or self._played[0].begins_s(first)
 
@@ -211,7 +212,11 @@ class _Lab:
         names = list(scenario.jobs.classes)
         jobs = sum(each.jobs for each in self._played)
         metrics = partial(_metrics, exact=known is None or known.exact, jobs=jobs)
-        of_classes = [each.of_classes(first, names) for each in self._played]
+        impossible = _impossible(scenario)
+        of_classes = [
+            {name: _without(impossible, each) for name, each in played.of_classes(first, names).items()}
+            for played in self._played
+        ]
         return Findings(
             name=scenario.name,
             seed=scenario.seed,
@@ -250,6 +255,25 @@ class _Lab:
                 f"by Little's law {jobs:.4g} jobs would be {product:.4g}: many were there at the beginning "
                 "or the end; let it last longer"
             )
+
+
+def _impossible(scenario: Scenario) -> set[str]:
+    """Metrics of what cannot happen in it."""
+    assert scenario.jobs is not None
+    classes, fleets = scenario.jobs.classes.values(), scenario.fleets.values()
+    possible = {
+        "P_block": scenario.queue.capacity is not None,
+        "P_balk": scenario.queue.balking is not None,
+        "P_abandon": any(each.patience is not None for each in classes),
+        "P_dead_letter": any(fleet.failure_probability > 0 for fleet in fleets)
+        or any(each.timeout is not None for each in classes),
+        "availability": any(fleet.breakdowns is not None for fleet in fleets),
+    }
+    return {name for name, there in possible.items() if not there}
+
+
+def _without(names: set[str], figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if name not in names}
 
 
 def _metrics(
