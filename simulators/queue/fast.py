@@ -36,6 +36,7 @@ def undone(scenario: Scenario) -> list[str]:
         f"jobs.classes.{name}.timeout": each.timeout is not None
         for name, each in (scenario.jobs.classes if scenario.jobs else {}).items()
     }
+    asked["faults"] = bool(scenario.faults)
     for name, fleet in scenario.fleets.items():
         asked[f"fleets.{name}.heartbeats.loss"] = fleet.heartbeats.loss > 0
         asked[f"fleets.{name}.max_concurrent_jobs"] = (

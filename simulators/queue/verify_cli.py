@@ -21,8 +21,8 @@ INTRODUCTION = """\
 # The queue lab beside queues whose figures are known
 
 Made by `fleetcast queue verify --markdown`. Each queue is played twenty times by the compiled engine, from
-one seed. `off` is how far the estimate is from what is known, relatively; `z` the same in standard errors of the
-estimate. A figure holds if z is below 4.5 and it is within the tolerance of its case.
+one seed. `off` is how far the estimate is from what is known, relatively; `z` the same in standard errors of
+the estimate. A figure holds if z is below 4.5 and it is within the tolerance of its case.
 """
 
 

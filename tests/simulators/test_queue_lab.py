@@ -185,6 +185,27 @@ def test_an_engine_that_does_not_know_the_rule_says_so(queue: dict[str, Any], sa
     assert found(other, replications=2).jobs > 0
 
 
+def test_robots_that_are_killed_are_missed_until_they_are_back() -> None:
+    text = QUEUE.format(
+        lasts="10 min", robots=4, arrivals="{kind: poisson, rate: 2}",
+        service="{kind: exponential, mean: 1s}", more="",
+    ) + "faults:\n  - {kind: kill_robots, at: 120s, fleet: robots, share: 0.5, lasts: 120s}\n"  # fmt: skip
+    made = found(scenario_of(text.encode(), "q"), replications=4, warm_up_s=0.0)
+    line = made.curves.in_line
+    assert made.model == ""
+    assert max(line[:20]) < 5 < max(line[20:45]) / 2  # two robots are no match for two jobs a second
+    assert max(line[70:]) < 10
+
+
+def test_faults_of_the_server_are_not_played() -> None:
+    text = QUEUE.format(
+        lasts="10 min", robots=4, arrivals="{kind: poisson, rate: 2}",
+        service="{kind: exponential, mean: 1s}", more="",
+    ) + "faults:\n  - {kind: kill_actor, at: 120s, actor: registry}\n"  # fmt: skip
+    with pytest.raises(Misuse, match="only robots are killed"):
+        found(scenario_of(text.encode(), "q"))
+
+
 def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
     other = scenario(more=", timeout: 5s").model_copy(update={"queue": Queue(discipline="lifo")})
     with pytest.raises(Misuse, match=r"fast does not play jobs\.classes\.weld\.timeout; production does not"):
