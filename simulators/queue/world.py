@@ -58,6 +58,7 @@ class _Body:
         self.loss = loss  # of its heartbeats
         self.weather = Random(f"{seed} {robot_id} heartbeats")
         self.alarm_ns = -1
+        self.told_ms = 0  # between two heartbeats
         self.claim_id: str | int | None = None  # the message that waits for jobs
         self.there = True
 
@@ -108,6 +109,7 @@ class FleetWorld:
         """It comes back, and knows nothing of what it did before."""
         body = self._bodies[robot_id]
         body.brain, body.there, body.alarm_ns, body.claim_id = RobotBrain(body.profile), True, -1, None
+        body.told_ms = 0
         self._sense(body, Connected())
 
     def _now(self) -> tuple[int, int]:
@@ -150,7 +152,7 @@ class FleetWorld:
             case Register():
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 robot = self._registry.register(RobotSpec(robot_id=body.robot_id, **fields), "", *now)
-                self._answer(body, Welcome(heartbeat_ms=robot.heartbeat_interval_ms))
+                self._tell_interval(body, robot.heartbeat_interval_ms)
                 self._ack(body, message)
             case Heartbeat():
                 self.beats += 1
@@ -161,6 +163,12 @@ class FleetWorld:
             case _:
                 self._store.report(report_of(message, body.robot_id), *now)
                 self._ack(body, message)
+
+    def _tell_interval(self, body: _Body, heartbeat_ms: int) -> None:
+        """Once: who is told begins anew to count."""
+        if heartbeat_ms != body.told_ms:
+            body.told_ms = heartbeat_ms
+            self._answer(body, Welcome(heartbeat_ms=heartbeat_ms))
 
     def _ack(self, body: _Body, message: RobotMessage) -> None:
         if message.id is not None:
@@ -175,7 +183,7 @@ class FleetWorld:
             return self._answer(body, Error(id=message.id, code=reply.refused, detail=detail))
         for job_id in self._store.beats(Beats(body.robot_id, message.jobs, reply.lease_ms), self._now()[0]):
             self._answer(body, CancelJob(job_id=job_id))
-        self._answer(body, Welcome(heartbeat_ms=reply.next_heartbeat_ms))
+        self._tell_interval(body, reply.next_heartbeat_ms)
         self._ack(body, message)
 
     def _claim(self, body: _Body, message: ClaimJobs) -> None:
