@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from fleet.errors import Misuse
+from simulators.job_draws import most_per_s
 from simulators.keyed import NANO
 from simulators.queue import statistics
 from simulators.queue.arrays import slots_of
@@ -23,6 +24,7 @@ from simulators.scenario import Scenario
 LITTLE = 0.05  # how far L may be from X W before something is said
 PRECISE = ("L", "W")  # the metrics that a precision is asked of
 RARE = 10  # jobs
+MOST_JOBS = 1e10  # of a replication: a quarter of an hour
 MOST_REPLICATIONS = 1_000  # that are added for the sake of a precision
 
 
@@ -133,6 +135,7 @@ class _Lab:
         self._folder = folder
         self._warm_up_s = warm_up_s
         self._play = engine_for(scenario, engine)
+        _check_length(scenario)
         self._slots = slots_of(scenario)
         self._played: list[Replication] = []
         self.warnings: list[str] = []
@@ -255,6 +258,18 @@ class _Lab:
                 f"by Little's law {jobs:.4g} jobs would be {product:.4g}: many were there at the beginning "
                 "or the end; let it last longer"
             )
+
+
+def _check_length(scenario: Scenario) -> None:
+    """Nobody waits for what takes days."""
+    assert scenario.jobs is not None
+    rate = most_per_s(scenario.jobs.arrivals)
+    load = max((each.load for each in scenario.load), default=1.0)
+    jobs = 0.0 if rate is None else rate * load * scenario.lasts_s
+    if jobs > MOST_JOBS:
+        raise Misuse(
+            f"some {jobs:.1g} jobs would come, and {MOST_JOBS:.0e} are the most: let it end earlier"
+        )
 
 
 def _impossible(scenario: Scenario) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import Misuse
-from simulators.queue import lab, theory
+from simulators.queue import fast, lab, theory
 from simulators.queue.engines import seed_of
 from simulators.scenario import Queue, Scenario
 from simulators.scenario_file import scenario_of
@@ -95,6 +95,16 @@ def test_a_queue_that_grows_for_ever_is_told_and_ends() -> None:
     assert "the queue grows for ever" in made.warnings[0]
     assert "first 600 s" in made.warnings[0]
     assert made.metrics["Lq"].theory is None
+
+
+def test_more_jobs_than_there_is_room_for_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "MAX_THERE", 1_000)
+    for discipline in ("lifo", "random"):
+        endless = scenario("{kind: poisson, rate: 90}").model_copy(
+            update={"queue": Queue(discipline=discipline)}
+        )
+        with pytest.raises(Misuse, match="this queue grows and grows"):
+            found(endless)
 
 
 def test_the_same_seed_gives_the_same_figures_and_replications_are_independent() -> None:
@@ -218,6 +228,7 @@ def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
         (scenario(), {"replications": 1}, "two replications at least"),
         (scenario(), {"warm_up_s": 600.0}, "the warm-up must end"),
         (scenario(), {"precision": 0.0}, "a precision is a share"),
+        (scenario("{kind: poisson, rate: 1000000}", lasts="10 d"), {}, "let it end earlier"),
         (scenario(more=", required_capabilities: [fly]"), {}, "jobs.classes.weld: no robot"),
         (scenario("{kind: trace, file: nowhere.csv}"), {}, "nowhere.csv cannot be read"),
     ],
