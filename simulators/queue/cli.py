@@ -26,6 +26,12 @@ class Engine(StrEnum):
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
 Times = Annotated[int, typer.Option(min=2, help="How often it is played, each time with other numbers.")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        min=1, help="How often it is played, each time with other numbers; 1 is taken apart in time."
+    ),
+]
 WarmUp = Annotated[
     str | None, typer.Option(help="What to leave out at the beginning, such as 5min; else until it settles.")
 ]
@@ -59,7 +65,7 @@ def queue_app(out: Console) -> typer.Typer:
     @app.command()
     def run(
         scenario: File,
-        replications: Times = 10,
+        replications: Runs = 10,
         warm_up: WarmUp = None,
         duration: Lasts = None,
         robots: Robots = None,

@@ -160,6 +160,20 @@ def test_a_precision_that_is_out_of_reach_is_given_up_with_a_word() -> None:
     assert "are the most: let it last longer" in made.warnings[0]
 
 
+def test_one_long_replication_is_taken_apart_in_time() -> None:
+    """Forty of them: most of their intervals hold what is known."""
+    held = 0
+    for seed in range(40):
+        long = scenario("{kind: poisson, rate: 0.6}", lasts="30h").model_copy(update={"seed": seed})
+        made = found(long, replications=1, warm_up_s=600.0)
+        metric = made.metrics["Lq"]
+        assert metric.low < metric.estimate < metric.high < 2 * metric.estimate
+        assert metric.theory is not None
+        held += metric.low <= metric.theory <= metric.high
+    assert 34 <= held <= 40
+    assert "Wq_p95" not in made.metrics
+
+
 def test_classes_and_robots_have_figures_of_their_own() -> None:
     more = "}\n    paint: {service: {kind: exponential, mean: 500ms}, weight: 3, priority: 1"
     two = scenario("{kind: poisson, rate: 1}", more=f", priority: 5{more}", robots=2, lasts="5h")
@@ -225,7 +239,8 @@ def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
 @pytest.mark.parametrize(
     ("what", "given", "says"),
     [
-        (scenario(), {"replications": 1}, "two replications at least"),
+        (scenario(), {"replications": 0}, "one replication at least"),
+        (scenario(), {"replications": 1, "precision": 0.1}, "two for a precision"),
         (scenario(), {"warm_up_s": 600.0}, "the warm-up must end"),
         (scenario(), {"precision": 0.0}, "a precision is a share"),
         (scenario("{kind: poisson, rate: 1000000}", lasts="10 d"), {}, "let it end earlier"),
