@@ -89,7 +89,7 @@ def play(jobs: float) -> None:
 
 def sweep_s(processes: int) -> float:
     """Of the points alone: starting Ray takes as long whatever is played."""
-    plan = scenario(4, 40_000)
+    plan = scenario(4, 200_000)
     asks = experiment.asks_of(
         experiment.Sweep(scenario=plan, folder=Path(), grid=grid_written(POINTS), replications=10)
     )

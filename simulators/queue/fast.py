@@ -21,7 +21,7 @@ from simulators.queue.arrays import (
     world_of,
 )
 from simulators.queue.kernels import calendar, fifo, ordered
-from simulators.queue.kernels.calendar import LEVEL_BITS, Stop
+from simulators.queue.kernels.layout import LEVEL_BITS, Stop
 from simulators.queue.kernels.ordered import new_line, with_room
 from simulators.queue.kernels.tally import Tally, new_tally
 from simulators.scenario import ClosedArrivals, Jobs, Scenario
