@@ -31,6 +31,7 @@ from simulators.load.cli import Where, load_app
 from simulators.queue.cli import queue_app
 from simulators.queue.compare_cli import add_compare
 from simulators.queue.sweep_cli import add_sweep
+from simulators.queue.verify_cli import add_verify
 
 if TYPE_CHECKING:
     from actors.attachment import Attachment
@@ -760,6 +761,7 @@ def down(
 queue = queue_app(out)
 add_sweep(queue, out, workers, version("fleetcast"))
 add_compare(queue, out)
+add_verify(queue, out)
 app.add_typer(queue, name="queue")
 app.add_typer(load_app(_set_up, _run_loop, out, version("fleetcast")), name="load")
 

@@ -19,9 +19,11 @@ from simulators.queue.figures import Replication
 from simulators.queue.kernels.tally import Cell
 from simulators.scenario import Scenario
 
+UNIT_S = 0.01  # a unit of time: a scenario lasts a year at most, which is not enough for a billion jobs
+
 
 def exponential(mean: float) -> dict[str, Any]:
-    return {"kind": "exponential", "mean": f"{mean:.9f}s"}
+    return {"kind": "exponential", "mean": f"{mean * UNIT_S:.9f}s"}
 
 
 def scenario(model: Model, jobs: int) -> Scenario:
@@ -37,10 +39,10 @@ def scenario(model: Model, jobs: int) -> Scenario:
     return Scenario.model_validate(
         {
             "name": "queue",
-            "duration": f"{jobs / model.rate:.3f}s",
+            "duration": f"{jobs / model.rate * UNIT_S:.9f}s",
             "fleets": {"robots": robots},
             "queue": {"discipline": "priority"},
-            "jobs": {"arrivals": {"kind": "poisson", "rate": model.rate}, "classes": classes},
+            "jobs": {"arrivals": {"kind": "poisson", "rate": model.rate / UNIT_S}, "classes": classes},
         }
     )
 
@@ -53,15 +55,15 @@ def run(name: str, jobs: int, seed: int) -> Found:
     classes = replication.of_classes(1, list(plan.jobs.classes) if plan.jobs else [])
     stays, left = tally.cells[..., Cell.STAY].sum(), tally.cells[..., Cell.LEFT].sum()
     return Found(
-        Wq=figures["Wq"],
-        W=float(stays / left),
+        Wq=figures["Wq"] / UNIT_S,
+        W=float(stays / left) / UNIT_S,
         Lq=figures["Lq"],
         utilisation=figures["utilisation"],
         P_wait=figures["P_wait"],
-        Wq_p50=figures["Wq_p50"],
-        Wq_p95=figures["Wq_p95"],
-        Wq_p99=figures["Wq_p99"],
-        Wq_classes=tuple(each["Wq"] for each in classes.values()),
+        Wq_p50=figures["Wq_p50"] / UNIT_S,
+        Wq_p95=figures["Wq_p95"] / UNIT_S,
+        Wq_p99=figures["Wq_p99"] / UNIT_S,
+        Wq_classes=tuple(each["Wq"] / UNIT_S for each in classes.values()),
     )
 
 

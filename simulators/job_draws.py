@@ -27,7 +27,18 @@ from simulators.keyed import (
     sums_of,
     table_of,
 )
-from simulators.scenario import Jobs, PoissonArrivals, RenewalArrivals, Segment, TraceArrivals
+from simulators.scenario import (
+    Arrivals,
+    BatchArrivals,
+    ConstantArrivals,
+    Jobs,
+    MmppArrivals,
+    PoissonArrivals,
+    RenewalArrivals,
+    Segment,
+    SinusoidArrivals,
+    TraceArrivals,
+)
 from simulators.trace import Trace, read_trace
 
 FOREVER_NS = 2**62
@@ -133,6 +144,23 @@ def _blocks(times: Iterator[tuple[float, int]]) -> Iterator[Ints]:
     each = (round(at_s * NANO) for at_s, count in times for _ in range(count))
     while len(block := np.fromiter(islice(each, BLOCK), np.int64)):
         yield block
+
+
+def most_per_s(arrivals: Arrivals) -> float | None:
+    """Jobs that come a second on average, at their fastest; None if that hangs on the queue or on a file."""
+    match arrivals:
+        case PoissonArrivals(rate=rate) | ConstantArrivals(rate=rate):
+            return rate
+        case RenewalArrivals(between=between):
+            return 1 / between.mean_s
+        case MmppArrivals(rates=rates):
+            return max(rates)
+        case SinusoidArrivals(rate=rate, amplitude=amplitude):
+            return rate * (1 + amplitude)
+        case BatchArrivals(rate=rate, largest=largest):
+            return rate * largest
+        case _:
+            return None
 
 
 def gap_of(arrivals: object, load: list[Segment]) -> Distribution | None:

@@ -34,7 +34,6 @@ MAX_CLAIM = 10
 REFUSED_PAUSE_MS = 1_000
 RECONNECT_MIN_MS = 1_000
 RECONNECT_MAX_MS = 30_000
-HEARTBEAT_JITTER = 0.1
 MAX_OPEN_BEATS = 8
 # A robot lets go of a job a little before the server would: its lease began before the robot heard of it.
 HELD_PART = 0.9
@@ -49,7 +48,8 @@ class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
     """How a simulated robot works. A job takes what its payload says (`service_s`, by the robot's `speed`),
     else an exponential time, cut at ten times the mean. `claim_wait_ms` is how long the server may hold an
     empty claim, `claim_pause_ms` how soon after one it asks for more; `claims` and `beats` are False for a
-    robot that never asks for jobs, or whose body beats."""
+    robot that never asks for jobs, or whose body beats. `heartbeat_jitter`: how much earlier or later than
+    its interval a heartbeat may be, as a share of it."""
 
     service_mean_s: float = 2.0
     speed: float = 1.0
@@ -61,6 +61,7 @@ class RobotProfile(msgspec.Struct, frozen=True, kw_only=True):
     environment: str = "development"
     claim_wait_ms: int = 10_000
     claim_pause_ms: int = 200
+    heartbeat_jitter: float = 0.1
 
 
 class Connected(msgspec.Struct, frozen=True):
@@ -335,7 +336,7 @@ class RobotBrain:
     def _beat(self, now_ns: int, rng: Random) -> list[Effect]:
         if self._beat_ns is None or not self._heartbeat_ms or self._beat_ns > now_ns:
             return []
-        spread = rng.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
+        spread = rng.uniform(1 - self._profile.heartbeat_jitter, 1 + self._profile.heartbeat_jitter)
         self._beat_ns = now_ns + int(self._heartbeat_ms * MS * spread)
         busy = bool(self._works)
         self._cpu = _wander(self._cpu, 5.0, 60.0 if busy else 5.0, 100.0, rng)

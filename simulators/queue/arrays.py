@@ -1,4 +1,4 @@
-"""A scenario as the arrays that `kernels/calendar.py` works on."""
+"""A scenario as the arrays that `kernels/layout.py` describes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fleet.dispatch import fits
 from fleet.limits import MS, Limits
 from simulators.distributions import Constant, Distribution
 from simulators.keyed import NANO, Floats, Ints, Key, key_of, table_of
-from simulators.queue.kernels.calendar import (
+from simulators.queue.kernels.heaps import new_heaps
+from simulators.queue.kernels.layout import (
     NEVER,
     NOBODY,
     AtBreak,
@@ -23,7 +24,6 @@ from simulators.queue.kernels.calendar import (
     Robot,
     Row,
 )
-from simulators.queue.kernels.heaps import new_heaps
 from simulators.scenario import ClosedArrivals, Discouraged, JobClass, Jobs, Joins, Scenario
 from simulators.scenario import Fleet as FleetPart
 from simulators.scenario import Queue as QueuePart

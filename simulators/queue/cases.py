@@ -6,6 +6,7 @@ the formula, to the digits given.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     def scenario(self, seed: int) -> Scenario:
         written: Part = {
             "name": self.name.lower(),
-            "seed": seed,
+            # Of its own: cases that met the same random numbers would be wrong together.
+            "seed": seed * 2**32 + zlib.crc32(self.name.encode()),
             "duration": f"{self.lasts_s:.0f}s",
             "fleets": {
                 "robots": {"count": self.robots, "heartbeats": {"interval": "60s"}} | self.fleet,
@@ -70,6 +72,11 @@ class Checked(msgspec.Struct, frozen=True):
         width = (self.found.high - self.found.low) / 2
         error = width / T_95
         return Interval(self.found.estimate, self.found.low, self.found.high, error).z(self.expected)
+
+    @property
+    def wide(self) -> float:
+        """The interval to one side, relatively."""
+        return (self.found.high - self.found.low) / 2 / self.expected
 
     @property
     def off(self) -> float:
@@ -197,7 +204,7 @@ CASES = [
             "Wq_p95": 10.8322008, "Wq_p99": 17.26995245,
         },
         tolerance=0.02,
-        lasts_s=300_000,
+        lasts_s=500_000,
     ),
     Case(
         name="MM3-CIW",
@@ -223,7 +230,7 @@ CASES = [
             "Lq": 1.636720603, "L": 9.636720603, "Wq_p95": 1.05106626, "Wq_p99": 1.855785216,
         },
         tolerance=0.03,
-        lasts_s=40_000,
+        lasts_s=60_000,
     ),
     Case(
         name="ERLB-10-5",
@@ -298,7 +305,7 @@ CASES = [
         robots=50,
         expected={"Wq": 20.83366834 / 60, "Lq": 16.66693467, "utilisation": 0.96, "P_wait": 0.6944556112},
         tolerance=0.06,
-        lasts_s=10_000,
+        lasts_s=25_000,
     ),
     Case(
         name="MMCK-M",
@@ -361,7 +368,7 @@ CASES = [
             "Wq_squared": 5.333333333 + 4.0, "W_squared": 5.333333333 + 9.0,
         },
         tolerance=0.02,
-        lasts_s=250_000,
+        lasts_s=500_000,
     ),
     Case(
         name="ME4-1",
@@ -373,7 +380,7 @@ CASES = [
             "Wq_squared": 16.08506944 + 3.541666667**2, "W_squared": 16.33506944 + 4.541666667**2,
         },
         tolerance=0.03,
-        lasts_s=300_000,
+        lasts_s=500_000,
     ),
     Case(
         name="MH2-1",
@@ -385,7 +392,7 @@ CASES = [
             "Wq_squared": 80.69444444 + 5.833333333**2, "W_squared": 84.69444444 + 6.833333333**2,
         },
         tolerance=0.05,
-        lasts_s=300_000,
+        lasts_s=400_000,
     ),
     Case(
         name="DM1",
@@ -397,7 +404,7 @@ CASES = [
             "utilisation": 0.8, "Wq_p95": 6.816700681,
         },
         tolerance=0.03,
-        lasts_s=200_000,
+        lasts_s=300_000,
     ),
     Case(
         name="H2M1",
@@ -455,7 +462,7 @@ CASES = [
         what="M/G/1, three classes, preemptive-resume", source="Kleinrock II (1976), 3.7", jobs=MG1,
         tolerance=0.05, lasts_s=250_000,
     ),
-    _order("fifo", 40.0, 200_000),
+    _order("fifo", 40.0, 400_000),
     _order("random", 66.66666667, 200_000),
     _order("lifo", 200.0, 600_000),
     Case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +15,25 @@ from rich.progress import Progress
 from rich.table import Table
 
 if TYPE_CHECKING:  # what a run needs takes most of a second to import, which other commands need not wait
-    from simulators.queue.lab import Findings
+    from simulators.queue.lab import Findings, Metric
     from simulators.queue.result_folder import RunFolder
+
+
+class Engine(StrEnum):
+    AUTO = "auto"
+    FAST = "fast"
+    PLAIN = "plain"
+    PRODUCTION = "production"
+
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file; some are in scenarios/.")]
 Times = Annotated[int, typer.Option(min=2, help="How often it is played, each time with other numbers.")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        min=1, help="How often it is played, each time with other numbers; 1 is taken apart in time."
+    ),
+]
 WarmUp = Annotated[
     str | None, typer.Option(help="What to leave out at the beginning, such as 5min; else until it settles.")
 ]
@@ -27,6 +42,18 @@ Robots = Annotated[int | None, typer.Option(min=1, help="Robots in all, instead 
 Seed = Annotated[int | None, typer.Option(min=0, help="Instead of the scenario's.")]
 Into = Annotated[
     Path | None, typer.Option("--results", help="A folder for tables, a summary and a report to look at.")
+]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001,
+        max=0.5,
+        help="Play on until the intervals of L and W are no wider, to either side, than this share of them, "
+        "such as 0.01.",
+    ),
+]
+EngineName = Annotated[
+    Engine, typer.Option(help="Who plays: the code of production, plain Python or compiled; the fastest.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -43,11 +70,13 @@ def queue_app(out: Console) -> typer.Typer:
     @app.command()
     def run(
         scenario: File,
-        replications: Times = 10,
+        replications: Runs = 10,
         warm_up: WarmUp = None,
         duration: Lasts = None,
         robots: Robots = None,
         seed: Seed = None,
+        precision: Precision = None,
+        engine: EngineName = Engine.AUTO,
         results: Into = None,
         as_json: AsJson = False,
     ) -> None:
@@ -66,11 +95,13 @@ def queue_app(out: Console) -> typer.Typer:
                 scenario.parent,
                 replications,
                 warm_up_s,
-                lambda done: progress.update(task, completed=done),
+                lambda done: progress.update(task, completed=done, total=max(done, replications)),
+                precision=precision,
+                engine=engine.value,
             )
         seconds = time.perf_counter() - began
         if folder is not None:
-            folder.keep(found, plan, warm_up_s, _json(found, seconds))
+            folder.keep(found, plan, warm_up_s, engine.value, _json(found, seconds))
         if as_json:
             print(_json(found, seconds))
         else:
@@ -94,20 +125,35 @@ def _json(found: Findings, seconds: float) -> str:
 
 def _tell(out: Console, found: Findings, seconds: float) -> None:
     title = f"{found.name}: {found.jobs:,} jobs, {found.replications} times {found.lasts_s:,.0f} s"
-    known = ["theory", "z"] if found.model else []
-    table = Table(title=title, title_justify="left")
-    for column in ("", "estimate", "interval of 95 %", *known):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, each in found.metrics.items():
-        cells = [f"{each.estimate:,.4g}", f"{each.low:,.4g} to {each.high:,.4g}"]
-        if found.model:
-            cells.append("" if each.theory is None else f"{each.theory:,.4g}")
-            cells.append("" if each.z is None else f"{each.z:+.1f}")
-        table.add_row(name, *cells)
-    out.print(table)
+    out.print(_table(title, {"": found.metrics}, bool(found.model)))
+    if len(found.classes) > 1:
+        out.print(_table("", found.classes, bool(found.model)))
     if found.model:
         out.print(f"theory: {found.model}", markup=False)
     out.print(f"times in seconds; the first {found.warm_up_s:,.0f} s are left out", markup=False)
     for warning in dict.fromkeys(found.warnings):
         out.print(f"WARNING: {warning}", markup=False)
     out.print(f"fleetcast: {found.jobs / seconds:,.0f} jobs a second of {seconds:,.1f} s", markup=False)
+
+
+def _table(title: str, parts: dict[str, dict[str, Metric]], known: bool) -> Table:
+    """A part of the table for each class; second moments are for programs."""
+    table = Table(title=title or None, title_justify="left")
+    columns = ([] if "" in parts else ["class"]) + ["", "estimate", "interval of 95 %"]
+    for column in columns + (["theory", "z"] if known else []):
+        table.add_column(column, justify="left" if column in ("", "class") else "right", no_wrap=True)
+    for part, metrics in parts.items():
+        for number, (name, each) in enumerate(metrics.items()):
+            if not name.endswith("_squared"):
+                first = [part if number == 0 else ""] if part else []
+                table.add_row(*first, name, *_cells(each, known))
+        table.add_section()
+    return table
+
+
+def _cells(metric: Metric, known: bool) -> list[str]:
+    cells = [f"{metric.estimate:,.4g}", f"{metric.low:,.4g} to {metric.high:,.4g}"]
+    if known:
+        cells.append("" if metric.theory is None else f"{metric.theory:,.4g}")
+        cells.append("" if metric.z is None else f"{metric.z:+.1f}")
+    return cells

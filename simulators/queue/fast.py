@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fleet.errors import Misuse
 from simulators.job_draws import JobDraws, open_model
 from simulators.keyed import NANO, Ints
 from simulators.queue.arrays import (
@@ -20,7 +21,7 @@ from simulators.queue.arrays import (
     world_of,
 )
 from simulators.queue.kernels import calendar, fifo, ordered
-from simulators.queue.kernels.calendar import LEVEL_BITS, Stop
+from simulators.queue.kernels.layout import LEVEL_BITS, Stop
 from simulators.queue.kernels.ordered import new_line, with_room
 from simulators.queue.kernels.tally import Tally, new_tally
 from simulators.scenario import ClosedArrivals, Jobs, Scenario
@@ -36,6 +37,7 @@ def undone(scenario: Scenario) -> list[str]:
         f"jobs.classes.{name}.timeout": each.timeout is not None
         for name, each in (scenario.jobs.classes if scenario.jobs else {}).items()
     }
+    asked["faults"] = bool(scenario.faults)
     for name, fleet in scenario.fleets.items():
         asked[f"fleets.{name}.heartbeats.loss"] = fleet.heartbeats.loss > 0
         asked[f"fleets.{name}.max_concurrent_jobs"] = (
@@ -109,6 +111,7 @@ def _serve(
             fifo.serve(*tally, *robots, first, came_ns, klass, work_ns, told)
         else:
             line = with_room(line, len(came_ns))
+            _check_room(int(line[0, 0]))
             ordered.serve(*tally, line, *robots, slope, offsets, first, came_ns, klass, work_ns, told)
         first += len(came_ns)
     ordered.finish(*tally, line, *robots, told)
@@ -140,4 +143,13 @@ def _stream(scenario: Scenario, jobs: Jobs, folder: Path, seed: int) -> tuple[Jo
 
 
 def _grown(world: World) -> World:
+    _check_room(2 * len(world.jobs))
     return with_slots(world, 2 * len(world.jobs))
+
+
+def _check_room(jobs: int) -> None:
+    if jobs > MAX_THERE:
+        raise Misuse(
+            f"more than {MAX_THERE // 2:,} jobs would wait at once: this queue grows and grows; let it end "
+            "earlier, or give it more robots, a capacity or patience"
+        )

@@ -60,6 +60,15 @@ class Replication:
                 found |= {f"{name}_p{percent}": quantiles[percent - 1] for percent in TOLD}
         return {name: float(value) for name, value in found.items()}
 
+    def by_segments(self, first: int, slots: int) -> list[Figures]:
+        """Of one segment after the other, from `first` on; no percentiles."""
+        cells = -np.diff(self._cells[first:], axis=0)  # but for the last, which ends early
+        return [
+            {name: float(value) for name, value in _figures(each, self._width_ns).items()}
+            | {"utilisation": float(each[Cell.WORKING] / self._width_ns / slots)}
+            for each in cells.sum(axis=1)
+        ]
+
     def of_classes(self, first: int, names: Sequence[str]) -> dict[str, Figures]:
         lasts_ns = self._lasts_ns(first)
         return {

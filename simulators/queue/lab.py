@@ -11,18 +11,21 @@ import msgspec
 import numpy as np
 
 from fleet.errors import Misuse
+from simulators.job_draws import most_per_s
 from simulators.keyed import NANO
 from simulators.queue import statistics, theory
 from simulators.queue.arrays import slots_of
 from simulators.queue.engines import Engine, engine_for, seed_of
 from simulators.queue.figures import SHARES, Figures, Replication
 from simulators.queue.recognise import Known, Line, check, recognised
+from simulators.queue.statistics import Interval
 from simulators.queue.theory import Unstable
 from simulators.scenario import Scenario
 
 LITTLE = 0.05  # how far L may be from X W before something is said
 PRECISE = ("L", "W")  # the metrics that a precision is asked of
 RARE = 10  # jobs
+MOST_JOBS = 1e10  # of a replication: a quarter of an hour
 MOST_REPLICATIONS = 1_000  # that are added for the sake of a precision
 
 
@@ -98,11 +101,12 @@ def run(
     engine: Engine = "auto",
 ) -> Findings:
     """`folder` is that of the scenario. Without `warm_up_s` what comes before the queue has settled is found
-    and left out. With a `precision`, replications are added until the intervals of L and W are no wider, to
+    and left out. One replication is taken apart in time: by overlapping batch means, and without percentiles
+    and classes. With a `precision`, replications are added until the intervals of L and W are no wider, to
     either side, than this share of the estimate. `tell` hears how many replications are done. Raises Misuse
     for what cannot be played."""
-    if replications < 2:
-        raise Misuse("it takes two replications at least: from one nobody can tell how sure a figure is")
+    if replications < 1 or (replications == 1 and precision is not None):
+        raise Misuse("it takes one replication at least, and two for a precision")
     lab = _Lab(scenario, folder, warm_up_s, engine)
     known = lab.known()
     lab.play(replications, tell)
@@ -137,6 +141,7 @@ class _Lab:
         self._folder = folder
         self._warm_up_s = warm_up_s
         self._play = engine_for(scenario, engine)
+        _check_length(scenario)
         self._slots = slots_of(scenario)
         self._played: list[Replication] = []
         self.warnings: list[str] = []
@@ -204,18 +209,17 @@ class _Lab:
         """Of each replication, and what was left out of it, in seconds."""
         first, told = self._first()
         self.warnings += told
-        values = [each.figures(first, self._slots) for each in self._played]
+        impossible = _impossible(self._scenario)
+        values = [_without(impossible, each.figures(first, self._slots)) for each in self._played]
         self._check_little(first)
         return values, self._warm_up_s or self._played[0].begins_s(first)
 
     def findings(self, known: Known | None) -> Findings:
-        scenario, first = self._scenario, self._first()[0]
+        scenario, first, alone = self._scenario, self._first()[0], len(self._played) == 1
         values, warm_up_s = self.values()
-        assert scenario.jobs is not None
-        names = list(scenario.jobs.classes)
         jobs = sum(each.jobs for each in self._played)
-        metrics = partial(_metrics, exact=known is None or known.exact, jobs=jobs)
-        of_classes = [each.of_classes(first, names) for each in self._played]
+        metrics = partial(_metrics, mean_of=self._mean_of, exact=known is None or known.exact, jobs=jobs)
+        series = self._series(first) if alone else values
         return Findings(
             name=scenario.name,
             seed=scenario.seed,
@@ -225,20 +229,42 @@ class _Lab:
             lasts_s=scenario.lasts_s,
             warm_up_s=warm_up_s,
             model=known.model if known else "",
-            metrics=metrics(values, known.figures if known else {}),
-            classes={
-                name: metrics(
-                    [each[name] for each in of_classes], known.classes.get(name, {}) if known else {}
-                )
-                for name in names
-            },
-            of_robots=Robots(
-                np.mean([each.worked for each in self._played], axis=0).tolist(),
-                np.mean([each.done for each in self._played], axis=0).tolist(),
-            ),
+            metrics=metrics(series, known.figures if known else {}),
+            classes={} if alone else self._classes(first, known.classes if known else {}, metrics),
+            of_robots=self._of_robots(),
             curves=self._curves(first, known.line if known else None),
             warnings=self.warnings,
         )
+
+    def _series(self, first: int) -> list[Figures]:
+        """Of one replication, through time."""
+        impossible = _impossible(self._scenario)
+        segments = self._played[0].by_segments(first, self._slots)
+        return [_without(impossible, each) for each in segments]
+
+    def _classes(
+        self,
+        first: int,
+        known: dict[str, Figures],
+        metrics: Callable[[list[Figures], Figures], dict[str, Metric]],
+    ) -> dict[str, dict[str, Metric]]:
+        assert self._scenario.jobs is not None
+        impossible, names = _impossible(self._scenario), list(self._scenario.jobs.classes)
+        played = [each.of_classes(first, names) for each in self._played]
+        return {
+            name: metrics([_without(impossible, each[name]) for each in played], known.get(name, {}))
+            for name in names
+        }
+
+    def _of_robots(self) -> Robots:
+        return Robots(
+            np.mean([each.worked for each in self._played], axis=0).tolist(),
+            np.mean([each.done for each in self._played], axis=0).tolist(),
+        )
+
+    @property
+    def _mean_of(self) -> Callable[[Sequence[float]], Interval]:
+        return statistics.mean_of if len(self._played) > 1 else partial(statistics.steady_mean, batches=10)
 
     def _curves(self, first: int, line: Line | None) -> Curves:
         quantiles = np.mean([each.quantiles_s(first) for each in self._played], axis=0)
@@ -270,15 +296,48 @@ def _at_shares(quantile: Callable[[float, float, int, float], float], line: Line
     return [quantile(line.rate, line.service_rate, line.servers, share) for share in SHARES.tolist()]
 
 
+def _check_length(scenario: Scenario) -> None:
+    """Nobody waits for what takes days."""
+    assert scenario.jobs is not None
+    rate = most_per_s(scenario.jobs.arrivals)
+    load = max((each.load for each in scenario.load), default=1.0)
+    jobs = 0.0 if rate is None else rate * load * scenario.lasts_s
+    if jobs > MOST_JOBS:
+        raise Misuse(f"some {jobs:.1g} jobs would come, and {MOST_JOBS:.0e} are the most: let it end earlier")
+
+
+def _impossible(scenario: Scenario) -> set[str]:
+    """Metrics of what cannot happen in it."""
+    assert scenario.jobs is not None
+    classes, fleets = scenario.jobs.classes.values(), scenario.fleets.values()
+    possible = {
+        "P_block": scenario.queue.capacity is not None,
+        "P_balk": scenario.queue.balking is not None,
+        "P_abandon": any(each.patience is not None for each in classes),
+        "P_dead_letter": any(fleet.failure_probability > 0 for fleet in fleets)
+        or any(each.timeout is not None for each in classes),
+        "availability": any(fleet.breakdowns is not None for fleet in fleets),
+    }
+    return {name for name, there in possible.items() if not there}
+
+
+def _without(names: set[str], figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if name not in names}
+
+
 def _metrics(
-    samples: Sequence[Figures], theory: dict[str, float], exact: bool, jobs: int
+    samples: Sequence[Figures],
+    theory: dict[str, float],
+    mean_of: Callable[[Sequence[float]], Interval],
+    exact: bool,
+    jobs: int,
 ) -> dict[str, Metric]:
     """Of what every replication has a figure for. A share of the `jobs` that is expected of a few of them
     only is not judged: normally nothing is seen of it."""
     names = [name for name in samples[0] if all(name in each for each in samples)]
     found = {}
     for name in names:
-        interval = statistics.mean_of([each[name] for each in samples])
+        interval = mean_of([each[name] for each in samples])
         truth = theory.get(name)
         rare = truth is not None and name.startswith("P_") and 0 < truth * jobs < RARE
         z = interval.z(truth) if exact and truth is not None and not rare else None

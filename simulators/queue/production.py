@@ -12,6 +12,7 @@ from fleet.job import TERMINAL, JobStatus
 from fleet.job_record import Fact
 from fleet.limits import MS, Limits
 from fleet.messages import JobSpec
+from simulators.draws import stream
 from simulators.job_stream import Planned, arrivals_of
 from simulators.keyed import NANO, Ints
 from simulators.queue.arrays import backoff_ns, slots_of
@@ -21,7 +22,7 @@ from simulators.queue.ledger import Ledger
 from simulators.queue.plain import NOTHING
 from simulators.queue.world import WALL_NS, FleetWorld
 from simulators.robot import RobotProfile
-from simulators.scenario import Scenario
+from simulators.scenario import RobotFault, Scenario
 
 CLAIM_WAIT_MS = 30_000
 STRICT_MS = 10**12  # a level of priority is worth more than a scenario lasts
@@ -70,6 +71,7 @@ def robots_of(scenario: Scenario) -> dict[str, RobotProfile]:
             environment=fleet.environment,
             claim_wait_ms=CLAIM_WAIT_MS,
             claim_pause_ms=0,
+            heartbeat_jitter=fleet.heartbeats.jitter / 2,
         )
         for name, fleet in scenario.fleets.items()
         for number in range(1, fleet.count + 1)
@@ -87,6 +89,15 @@ def play(scenario: Scenario, folder: Path, seed: int, warm_up_ns: int = 0, told:
     return tally
 
 
+def losses_of(scenario: Scenario) -> dict[str, float]:
+    """Of each robot, the share of its heartbeats that never arrive."""
+    return {
+        f"{name}-{number}": fleet.heartbeats.loss
+        for name, fleet in scenario.fleets.items()
+        for number in range(1, fleet.count + 1)
+    }
+
+
 class Player:
     """`play` may be called once."""
 
@@ -95,7 +106,11 @@ class Player:
         self._ends_s = scenario.lasts_s
         self._engine = Engine()
         robots = robots_of(scenario)
-        self._world = FleetWorld(self._engine, limits_of(scenario), seed, robots, self._note)
+        losses = losses_of(scenario)
+        self._world = FleetWorld(self._engine, limits_of(scenario), seed, robots, self._note, losses)
+        self._faults = [fault for fault in scenario.faults if isinstance(fault, RobotFault)]
+        self._fleets = scenario.fleets
+        self._choice = stream(seed, "faults")
         self._arrivals = arrivals_of(scenario.jobs, scenario.load, seed, folder)
         self._classes = {name: place for place, name in enumerate(scenario.jobs.classes)}
         self._planned: dict[str, Planned] = {}
@@ -105,8 +120,23 @@ class Player:
         self._at: dict[int, tuple[str, int]] = {}  # job: its robot, and which of its slots
 
     def play(self, lasts_ns: int) -> None:
+        for fault in self._faults:
+            self._engine.at(round(fault.at * NANO), Turn.FLEET, 0, partial(self._harm, fault))
         self._plan_next()
         self._engine.run(lasts_ns)
+
+    def _harm(self, fault: RobotFault) -> None:
+        """Robots are chosen by the seed."""
+        count = self._fleets[fault.fleet].count
+        for chosen in self._choice.choice(count, round(fault.share * count), replace=False):
+            robot_id = f"{fault.fleet}-{chosen + 1}"
+            self._world.kill(robot_id)
+            for job in [job for job, (by, _) in self._at.items() if by == robot_id]:
+                self._stop(job, done=False)
+                self._ledger.turns(job, Cell.HELD, self._engine.now_ns)
+            if fault.lasts is not None:
+                back_ns = self._engine.now_ns + round(fault.lasts * NANO)
+                self._engine.at(back_ns, Turn.FLEET, 0, partial(self._world.revive, robot_id))
 
     def _plan_next(self) -> None:
         """Who thinks for a shorter time comes before who began to think earlier."""

@@ -48,9 +48,12 @@ MEANS = {
 # -- a run
 
 
-def run_report(found: Findings, scenario: Scenario, warm_up_s: float | None, version: str) -> str:
-    """`warm_up_s`: as it was asked for."""
+def run_report(
+    found: Findings, scenario: Scenario, warm_up_s: float | None, version: str, engine: str = "auto"
+) -> str:
+    """`warm_up_s` and `engine`: as they were asked for. A precision that was is as many replications."""
     words = ["run", "--replications", str(found.replications), *_left_out(warm_up_s)]
+    words += [] if engine == "auto" else ["--engine", engine]
     warnings = list(dict.fromkeys(found.warnings))
     robots = "one robot" if found.robots == 1 else f"{found.robots:,} robots"
     return report.html(

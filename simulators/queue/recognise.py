@@ -25,6 +25,7 @@ from simulators.scenario import (
     PoissonArrivals,
     Queue,
     RenewalArrivals,
+    RobotFault,
     Scenario,
 )
 
@@ -96,7 +97,7 @@ def recognised(scenario: Scenario) -> Known | None:
 
 def _model_of(scenario: Scenario) -> _Model | None:
     jobs, fleets = scenario.jobs, list(scenario.fleets.values())
-    if jobs is None or not _steady(scenario) or not _alike(fleets):
+    if jobs is None or scenario.faults or not _steady(scenario) or not _alike(fleets):
         return None
     classes = list(jobs.classes.values())
     order = _order(scenario.queue, classes)
@@ -348,8 +349,8 @@ def check(scenario: Scenario) -> None:
         raise Misuse(f"the scenario {scenario.name} has no jobs: there is no queue to look at")
     if not scenario.fleets:
         raise Misuse(f"the scenario {scenario.name} has no fleets: nobody would do the jobs")
-    if scenario.faults:
-        raise Misuse("faults are not played in virtual time yet: leave them out, or use fleetcast load")
+    if any(not isinstance(fault, RobotFault) for fault in scenario.faults):
+        raise Misuse("in virtual time only robots are killed: leave other faults out, or use fleetcast load")
     for name, each in scenario.jobs.classes.items():
         if not any(can(fleet, each) for fleet in scenario.fleets.values()):
             raise Misuse(f"jobs.classes.{name}: no robot of this scenario can do such a job")

@@ -55,15 +55,18 @@ class RunFolder(ResultFolder):
         super().__init__(folder, RUN)
         self._version = version
 
-    def keep(self, found: Findings, scenario: Scenario, warm_up_s: float | None, summary: str) -> None:
-        """`warm_up_s` as it was asked for; `summary` is what --json prints. Raises Unavailable."""
+    def keep(
+        self, found: Findings, scenario: Scenario, warm_up_s: float | None, engine: str, summary: str
+    ) -> None:
+        """`warm_up_s` and `engine` as they were asked for; `summary` is what --json prints. Raises
+        Unavailable."""
         self.write(
             {
                 "metrics.parquet": _parquet(frames.metrics_of(found)),
                 "robots.parquet": _parquet(frames.robots_of(found, scenario)),
                 "curves.parquet": _parquet(frames.curves_of(found)),
                 "summary.json": summary.encode() + b"\n",
-                "report.html": run_report(found, scenario, warm_up_s, self._version).encode(),
+                "report.html": run_report(found, scenario, warm_up_s, self._version, engine).encode(),
             }
         )
 

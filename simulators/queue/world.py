@@ -49,23 +49,38 @@ OnFact = Callable[[int, Fact], None]  # (now_ns, what changed)
 
 
 class _Body:
-    def __init__(self, number: int, robot_id: str, profile: RobotProfile, seed: int) -> None:
+    def __init__(self, number: int, robot_id: str, profile: RobotProfile, seed: int, loss: float) -> None:
         self.number = number
         self.robot_id = robot_id
+        self.profile = profile
         self.brain = RobotBrain(profile)
         self.rng = Random(f"{seed} {robot_id}")
+        self.loss = loss  # of its heartbeats
+        self.weather = Random(f"{seed} {robot_id} heartbeats")
         self.alarm_ns = -1
+        self.told_ms = 0  # between two heartbeats
         self.claim_id: str | int | None = None  # the message that waits for jobs
         self.there = True
 
 
 class FleetWorld:
     """`robots` are the profiles of those who work; they connect at time 0. `on_fact` hears of every change
-    of every job."""
+    of every job. `losses`: of each robot, the share of its heartbeats that never arrive. `looks_every_ns`:
+    how often the fleet looks for what is due; 0 is all the time. `beats` counts those that robots sent,
+    `declared_offline` the times that a robot was."""
 
     def __init__(
-        self, engine: Engine, limits: Limits, seed: int, robots: Mapping[str, RobotProfile], on_fact: OnFact
+        self,
+        engine: Engine,
+        limits: Limits,
+        seed: int,
+        robots: Mapping[str, RobotProfile],
+        on_fact: OnFact,
+        losses: Mapping[str, float] | None = None,
+        looks_every_ns: int = 0,
     ) -> None:
+        self.beats = self.declared_offline = 0
+        self._looks_every_ns = looks_every_ns
         self._engine = engine
         self._on_fact = on_fact
         self._store = JobStore(limits, Random(f"{seed} job store"))
@@ -75,7 +90,7 @@ class FleetWorld:
         self._settling = False
         self._tick_ns: int | None = None
         self._bodies = {
-            robot_id: _Body(number, robot_id, profile, seed)
+            robot_id: _Body(number, robot_id, profile, seed, (losses or {}).get(robot_id, 0.0))
             for number, (robot_id, profile) in enumerate(robots.items(), 1)
         }
         for body in self._bodies.values():
@@ -87,8 +102,15 @@ class FleetWorld:
         self._settle()
 
     def kill(self, robot_id: str) -> None:
-        """It vanishes without a word, and does not come back."""
+        """It vanishes without a word."""
         self._bodies[robot_id].there = False
+
+    def revive(self, robot_id: str) -> None:
+        """It comes back, and knows nothing of what it did before."""
+        body = self._bodies[robot_id]
+        body.brain, body.there, body.alarm_ns, body.claim_id = RobotBrain(body.profile), True, -1, None
+        body.told_ms = 0
+        self._sense(body, Connected())
 
     def _now(self) -> tuple[int, int]:
         return self._engine.now_ns, WALL_NS + self._engine.now_ns
@@ -130,15 +152,23 @@ class FleetWorld:
             case Register():
                 fields = {name: getattr(message, name) for name in Register.__struct_fields__ if name != "id"}
                 robot = self._registry.register(RobotSpec(robot_id=body.robot_id, **fields), "", *now)
-                self._answer(body, Welcome(heartbeat_ms=robot.heartbeat_interval_ms))
+                self._tell_interval(body, robot.heartbeat_interval_ms)
                 self._ack(body, message)
             case Heartbeat():
-                self._beat(body, message)
+                self.beats += 1
+                if body.weather.random() >= body.loss:
+                    self._beat(body, message)
             case ClaimJobs():
                 self._claim(body, message)
             case _:
                 self._store.report(report_of(message, body.robot_id), *now)
                 self._ack(body, message)
+
+    def _tell_interval(self, body: _Body, heartbeat_ms: int) -> None:
+        """Once: who is told begins anew to count."""
+        if heartbeat_ms != body.told_ms:
+            body.told_ms = heartbeat_ms
+            self._answer(body, Welcome(heartbeat_ms=heartbeat_ms))
 
     def _ack(self, body: _Body, message: RobotMessage) -> None:
         if message.id is not None:
@@ -153,7 +183,7 @@ class FleetWorld:
             return self._answer(body, Error(id=message.id, code=reply.refused, detail=detail))
         for job_id in self._store.beats(Beats(body.robot_id, message.jobs, reply.lease_ms), self._now()[0]):
             self._answer(body, CancelJob(job_id=job_id))
-        self._answer(body, Welcome(heartbeat_ms=reply.next_heartbeat_ms))
+        self._tell_interval(body, reply.next_heartbeat_ms)
         self._ack(body, message)
 
     def _claim(self, body: _Body, message: ClaimJobs) -> None:
@@ -221,15 +251,22 @@ class FleetWorld:
         due = [
             at_ns for part in (self._store, self._registry) if (at_ns := part.next_tick_ns(*now)) is not None
         ]
-        if due and (self._tick_ns is None or min(due) < self._tick_ns):
-            self._tick_ns = min(due)
+        if due and (self._tick_ns is None or self._seen_ns(min(due)) < self._tick_ns):
+            self._tick_ns = self._seen_ns(min(due))
             self._engine.at(self._tick_ns, Turn.FLEET, 0, partial(self._tick, self._tick_ns))
+
+    def _seen_ns(self, due_ns: int) -> int:
+        """When the fleet looks."""
+        every_ns = self._looks_every_ns
+        return due_ns if every_ns == 0 else -(-due_ns // every_ns) * every_ns
 
     def _tick(self, at_ns: int) -> None:
         if self._tick_ns != at_ns:
             return  # an earlier one took its place
         self._tick_ns = None
         self._deliver()  # so that the door is not taken for one that is gone
+        before = self._registry.counts().offline
         self._registry.expire(*self._now())
+        self.declared_offline += max(0, self._registry.counts().offline - before)
         self._store.tick(*self._now())
         self._settle()

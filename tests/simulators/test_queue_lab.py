@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import Misuse
-from simulators.queue import lab, theory
+from simulators.queue import fast, lab, theory
 from simulators.queue.engines import seed_of
 from simulators.scenario import Queue, Scenario
 from simulators.scenario_file import scenario_of
@@ -97,6 +97,16 @@ def test_a_queue_that_grows_for_ever_is_told_and_ends() -> None:
     assert made.metrics["Lq"].theory is None
 
 
+def test_more_jobs_than_there_is_room_for_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast, "MAX_THERE", 1_000)
+    for discipline in ("lifo", "random"):
+        endless = scenario("{kind: poisson, rate: 90}").model_copy(
+            update={"queue": Queue(discipline=discipline)}
+        )
+        with pytest.raises(Misuse, match="this queue grows and grows"):
+            found(endless)
+
+
 def test_the_same_seed_gives_the_same_figures_and_replications_are_independent() -> None:
     assert found(scenario(), replications=2) == found(scenario(), replications=2)
     other = scenario().model_copy(update={"seed": 8})
@@ -150,6 +160,20 @@ def test_a_precision_that_is_out_of_reach_is_given_up_with_a_word() -> None:
     assert "are the most: let it last longer" in made.warnings[0]
 
 
+def test_one_long_replication_is_taken_apart_in_time() -> None:
+    """Forty of them: most of their intervals hold what is known."""
+    held = 0
+    for seed in range(40):
+        long = scenario("{kind: poisson, rate: 0.6}", lasts="30h").model_copy(update={"seed": seed})
+        made = found(long, replications=1, warm_up_s=600.0)
+        metric = made.metrics["Lq"]
+        assert metric.low < metric.estimate < metric.high < 2 * metric.estimate
+        assert metric.theory is not None
+        held += metric.low <= metric.theory <= metric.high
+    assert 34 <= held <= 40
+    assert "Wq_p95" not in made.metrics
+
+
 def test_classes_and_robots_have_figures_of_their_own() -> None:
     more = "}\n    paint: {service: {kind: exponential, mean: 500ms}, weight: 3, priority: 1"
     two = scenario("{kind: poisson, rate: 1}", more=f", priority: 5{more}", robots=2, lasts="5h")
@@ -185,6 +209,27 @@ def test_an_engine_that_does_not_know_the_rule_says_so(queue: dict[str, Any], sa
     assert found(other, replications=2).jobs > 0
 
 
+def test_robots_that_are_killed_are_missed_until_they_are_back() -> None:
+    text = QUEUE.format(
+        lasts="10 min", robots=4, arrivals="{kind: poisson, rate: 2}",
+        service="{kind: exponential, mean: 1s}", more="",
+    ) + "faults:\n  - {kind: kill_robots, at: 120s, fleet: robots, share: 0.5, lasts: 120s}\n"  # fmt: skip
+    made = found(scenario_of(text.encode(), "q"), replications=4, warm_up_s=0.0)
+    line = made.curves.in_line
+    assert made.model == ""
+    assert max(line[:20]) < 5 < max(line[20:45]) / 2  # two robots are no match for two jobs a second
+    assert max(line[70:]) < 10
+
+
+def test_faults_of_the_server_are_not_played() -> None:
+    text = QUEUE.format(
+        lasts="10 min", robots=4, arrivals="{kind: poisson, rate: 2}",
+        service="{kind: exponential, mean: 1s}", more="",
+    ) + "faults:\n  - {kind: kill_actor, at: 120s, actor: registry}\n"  # fmt: skip
+    with pytest.raises(Misuse, match="only robots are killed"):
+        found(scenario_of(text.encode(), "q"))
+
+
 def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
     other = scenario(more=", timeout: 5s").model_copy(update={"queue": Queue(discipline="lifo")})
     with pytest.raises(Misuse, match=r"fast does not play jobs\.classes\.weld\.timeout; production does not"):
@@ -194,9 +239,11 @@ def test_what_no_engine_plays_as_a_whole_is_refused() -> None:
 @pytest.mark.parametrize(
     ("what", "given", "says"),
     [
-        (scenario(), {"replications": 1}, "two replications at least"),
+        (scenario(), {"replications": 0}, "one replication at least"),
+        (scenario(), {"replications": 1, "precision": 0.1}, "two for a precision"),
         (scenario(), {"warm_up_s": 600.0}, "the warm-up must end"),
         (scenario(), {"precision": 0.0}, "a precision is a share"),
+        (scenario("{kind: poisson, rate: 1000000}", lasts="10 d"), {}, "let it end earlier"),
         (scenario(more=", required_capabilities: [fly]"), {}, "jobs.classes.weld: no robot"),
         (scenario("{kind: trace, file: nowhere.csv}"), {}, "nowhere.csv cannot be read"),
     ],

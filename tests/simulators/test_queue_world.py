@@ -16,7 +16,8 @@ from fleet.errors import Full
 from fleet.job import JobEvent
 from fleet.job_record import Fact
 from fleet.limits import SECOND, Limits
-from fleet.messages import JobSpec
+from fleet.messages import Beat, JobSpec, RobotSpec
+from fleet.registry import RobotRegistry
 from simulators.queue.engine import Engine, Turn
 from simulators.queue.world import FleetWorld
 from simulators.robot import RobotProfile
@@ -204,3 +205,99 @@ def test_things_of_one_time_go_by_turn_then_number_then_as_they_were_asked_for()
     assert seen[1:] == ["late", "robot 7", "robot 7 again", "fleet", "arrival 0", "arrival 1"]
     engine.run(50)
     assert engine.now_ns == 50
+
+
+# -- who is taken for lost
+
+
+PUNCTUAL = msgspec.structs.replace(WORKER, heartbeat_jitter=0.0)
+
+
+class Beating:
+    """Robots that beat every five seconds and have nothing else to do."""
+
+    def __init__(self, robots: int, loss: float = 0.0, looks_every_ns: int = 0) -> None:
+        self.engine = Engine()
+        names = [f"robot-{number}" for number in range(robots)]
+        self.world = FleetWorld(
+            self.engine,
+            Limits(),
+            1,
+            dict.fromkeys(names, PUNCTUAL),
+            lambda now_ns, fact: None,
+            dict.fromkeys(names, loss),
+            looks_every_ns,
+        )
+
+
+def beats_until_offline(loss: float, robots: int, hours: float) -> float:
+    beating = Beating(robots, loss)
+    beating.engine.run(round(hours * 3_600 * SECOND))
+    return beating.world.beats / beating.world.declared_offline
+
+
+def expected_beats(loss: float, misses: int = 3) -> float:
+    """Until so many in a row are lost; and then those that are lost as well, until one arrives."""
+    return (1 - loss**misses) / ((1 - loss) * loss**misses) + 1 / (1 - loss)
+
+
+def test_a_robot_whose_heartbeats_get_lost_is_taken_for_lost_as_often_as_it_should() -> None:
+    """Three of them in a row, of which three of ten do: every 51.48 heartbeats (Feller I, XIII.7)."""
+    assert expected_beats(0.3) - 1 / 0.7 == pytest.approx(51.48148148)
+    assert beats_until_offline(0.3, robots=20, hours=8) == pytest.approx(expected_beats(0.3), rel=0.05)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_robot_that_loses_one_of_twenty_is_taken_for_lost_twice_a_day() -> None:
+    """Every 8,420 heartbeats, which are 42,100 s. By the registry alone: it takes ten million of them."""
+    rng, period_ns, beats, robots = Random(5), 5 * SECOND, 0, 1_000
+    registry = RobotRegistry(Limits())
+    names = [f"robot-{number}" for number in range(robots)]
+    for name in names:
+        registry.register(RobotSpec(robot_id=name), "", 0, 0)
+    declared, now_ns = 0, 0
+    for _ in range(14_000):
+        now_ns += period_ns
+        heard = [Beat(name, None, None, None, []) for name in names if rng.random() >= 0.05]
+        beats += robots
+        registry.heartbeats(heard, now_ns, now_ns)
+        before = registry.counts().offline
+        registry.expire(now_ns, now_ns)
+        declared += registry.counts().offline - before
+        registry.take_events()
+        registry.take_records()
+    assert expected_beats(0.05) - 1 / 0.95 == pytest.approx(8_420)
+    assert beats / declared == pytest.approx(8_420, rel=0.05)
+
+
+def test_a_robot_that_dies_is_found_when_three_heartbeats_are_missed_and_somebody_looks() -> None:
+    """At a random time between two of five seconds, by a fleet that looks each second: after 13 s on average
+    (15 s after its last heartbeat, which was 2.5 s ago, and half a second later), 10 at least, 16 at most."""
+    rng = Random(3)
+    found_s = []
+    for _ in range(150):
+        beating = Beating(1, looks_every_ns=SECOND)
+        died_ns = 60 * SECOND + rng.randrange(50 * SECOND)
+        beating.engine.run(died_ns)
+        beating.world.kill("robot-0")
+        while not beating.world.declared_offline:
+            beating.engine.run(beating.engine.now_ns + SECOND // 10)
+        found_s.append((beating.engine.now_ns - died_ns) / SECOND)
+    assert min(found_s) >= 9.9
+    assert max(found_s) <= 16.2
+    assert sum(found_s) / len(found_s) == pytest.approx(13.0, abs=0.4)
+
+
+def test_robots_that_come_back_work_again() -> None:
+    lab = Lab([WORKER])
+    lab.job(0, 2 * SECOND, 100 * SECOND)
+    lab.engine.run(10 * SECOND)
+    lab.world.kill("robot-1")
+    lab.engine.run(20 * SECOND)
+    lab.world.revive("robot-1")
+    lab.engine.run(400 * SECOND)
+    claims = lab.when(0, JobEvent.CLAIM)
+    assert len(claims) == 2
+    assert claims[1] > 20 * SECOND
+    assert lab.when(0, JobEvent.COMPLETE) == [claims[1] + 100 * SECOND]

@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from simulators.jit import compiled, inlined
-from simulators.keyed import NANO
+from simulators.queue.kernels.layout import served_ns
 from simulators.queue.kernels.tally import (
     Cell,
     Clock,
@@ -19,11 +17,6 @@ from simulators.queue.kernels.tally import (
 )
 
 FEW = 100  # robots whose order is kept by moving them up; beyond, in a heap
-
-
-@inlined
-def served_ns(work_ns, speed):
-    return work_ns if speed == 1.0 else np.int64(np.rint(work_ns / NANO / speed * NANO))
 
 
 @compiled

@@ -9,7 +9,8 @@ import numpy as np
 
 from simulators.jit import compiled, inlined
 from simulators.keyed import Ints
-from simulators.queue.kernels.fifo import FEW, move_up, served_ns, sift_down
+from simulators.queue.kernels.fifo import FEW, move_up, sift_down
+from simulators.queue.kernels.layout import served_ns
 from simulators.queue.kernels.tally import (
     Cell,
     Clock,
