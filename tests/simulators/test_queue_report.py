@@ -224,8 +224,9 @@ def test_what_speaks_against_the_figures_stands_above_them(bench: Bench) -> None
     assert '<p class="verdict">' in (folder / "report.html").read_text()
 
 
-def test_who_has_a_report_can_make_the_same_figures_again(bench: Bench) -> None:
-    command, scenario = page_of(bench.run("--seed", "8", "--robots", "3")).sources
+@pytest.mark.parametrize("asked", ["--seed 8 --robots 3", "--engine plain", "--precision 0.3"])
+def test_who_has_a_report_can_make_the_same_figures_again(bench: Bench, asked: str) -> None:
+    command, scenario = page_of(bench.run(*asked.split())).sources
     first = bench.printed
     words = shlex.split(command.replace("\\\n", ""))
     assert words[:4] == ["fleetcast", "queue", "run", "scenario.yaml"]
