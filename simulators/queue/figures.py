@@ -9,27 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.keyed import NANO, Floats
-from simulators.queue import statistics
 from simulators.queue.kernels.tally import FINE, SHORTEST, Cell, Clock, Tally
 
 Figures = dict[str, float]
 STATES = [Cell.WAITING, Cell.WORKING, Cell.HELD]
 SHARES = np.array([*range(1, 100), 99.5, 99.9, 99.99]) / 100
 TOLD = (50, 95, 99)  # percent
-HARDLY = 0.1  # of the batches, in which somebody waits
-LEAST_JOBS = 20  # before it can be told when a queue has settled
 
 
 class Replication:
-    """`settled_ns` is when the beginning was over, None if there were too few jobs to tell, and inf if it was
-    not before half of all had come. `worked` and `done`: of each robot, after a warm-up that was given, the
-    share of its time and how many jobs."""
+    """`batch_size` is how many jobs that followed each other are in one of its batches. `worked` and `done`:
+    of each robot, after a warm-up that was given, the share of its time and how many jobs."""
 
     def __init__(self, tally: Tally) -> None:
         clock = tally.clock
         self._begins_ns, self._width_ns = int(clock[Clock.WARM_UP]), int(clock[Clock.WIDTH])
         self._ends_ns = int(clock[Clock.END])
-        self.settled_ns = _settled_ns(tally)
+        self.batch_size = int(clock[Clock.BATCH_SIZE])
+        self._batches = tally.batches[:, tally.batches[1] > 0]
         self.worked = tally.robots[0] / (self._ends_ns - self._begins_ns)
         self.done = tally.robots[1]
         # What there is from each segment on.
@@ -39,6 +36,19 @@ class Replication:
     @property
     def jobs(self) -> int:
         return int(self._cells[0, :, Cell.CAME].sum())
+
+    @property
+    def left(self) -> int:
+        """Jobs that came, were let in and left again."""
+        return int(self._batches[1].sum())
+
+    def batches_of(self, size: int) -> tuple[Floats, Floats]:
+        """The mean waits of so many jobs each, in the order of arrival, and when the first of each came; the
+        last, which may not be full, is left out. `size` is a power of two times our own."""
+        fold = size // self.batch_size
+        whole = max(1, self._batches.shape[1] - 1) // fold * fold
+        sums, counts, begins_ns = self._batches[:, :whole].reshape(3, -1, fold)
+        return sums.sum(axis=1) / counts.sum(axis=1), begins_ns.min(axis=1)
 
     def segment_after(self, at_ns: float) -> int:
         """The first that begins then or later."""
@@ -82,7 +92,13 @@ class Replication:
 
     def in_line(self) -> Floats:
         """Jobs that waited, on average, in one segment after the other."""
-        areas = self._cells[1:, :, Cell.WAITING].sum(axis=1)
+        return self._through_time(self._cells[1:, :, Cell.WAITING].sum(axis=1))
+
+    def there(self) -> Floats:
+        """Jobs that were there."""
+        return self._through_time(self._cells[1:, :, STATES].sum(axis=(1, 2)))
+
+    def _through_time(self, areas: Floats) -> Floats:
         ends_ns = np.minimum(self._begins_ns + np.arange(1, len(areas) + 1) * self._width_ns, self._ends_ns)
         lasts_ns = np.diff(ends_ns, prepend=self._begins_ns)
         return np.asarray(-np.diff(areas, append=0.0) / np.maximum(lasts_ns, 1))
@@ -115,26 +131,6 @@ def _figures(cells: Floats, lasts_ns: float) -> Figures:
         found["P_abandon"] = cells[Cell.ABANDONED] / cells[Cell.CAME]
         found["P_dead_letter"] = cells[Cell.FAILED] / cells[Cell.CAME]
     return found
-
-
-def _settled_ns(tally: Tally) -> float | None:
-    """By MSER-5 (with more than five jobs to a batch, if there are many)."""
-    sums, counts, begins_ns = tally.batches
-    if counts.sum() < LEAST_JOBS:
-        return None
-    full = np.flatnonzero(counts)[:-1]
-    if np.count_nonzero(sums[full]) < HARDLY * len(full):
-        return _filled_ns(tally)
-    cut = statistics.mser(sums[full] / counts[full])
-    return float("inf") if cut >= len(full) // 2 - 1 else float(begins_ns[full][cut]) if cut else 0.0
-
-
-def _filled_ns(tally: Tally) -> float:
-    """Where hardly anybody waits, it is the number of jobs there that settles."""
-    areas = tally.cells[1:-1, :, STATES].sum(axis=(1, 2))
-    cut = statistics.mser(areas)
-    settled = cut < len(areas) // 2 - 1
-    return float(tally.clock[Clock.WARM_UP] + cut * tally.clock[Clock.WIDTH]) if settled else float("inf")
 
 
 def _quantiles_s(tally: Tally) -> Floats:

@@ -18,6 +18,7 @@ from simulators.queue.arrays import slots_of
 from simulators.queue.engines import Engine, engine_for, seed_of
 from simulators.queue.figures import SHARES, Figures, Replication
 from simulators.queue.recognise import Known, Line, check, recognised
+from simulators.queue.settling import settled_ns
 from simulators.queue.statistics import Interval
 from simulators.queue.theory import Unstable
 from simulators.scenario import Scenario
@@ -195,13 +196,12 @@ class _Lab:
         """The segment from which on all replications count, and what is to be said about that."""
         if self._warm_up_s is not None:
             return 1, []
-        settled = [each.settled_ns for each in self._played]
-        if None in settled:
+        settled = settled_ns(self._played)
+        if settled is None:
             return 1, ["only few jobs came in a replication: let it last longer"]
         half_ns = self._scenario.lasts_s * NANO / 2
-        latest_ns = max(each for each in settled if each is not None)
-        if latest_ns <= half_ns:
-            return self._played[0].segment_after(latest_ns), []
+        if settled <= half_ns:
+            return self._played[0].segment_after(settled), []
         told = "the queue had not settled when the scenario was half over: let it last longer"
         return self._played[0].segment_after(half_ns), [told]
 

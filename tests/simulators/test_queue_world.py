@@ -244,7 +244,7 @@ def expected_beats(loss: float, misses: int = 3) -> float:
 def test_a_robot_whose_heartbeats_get_lost_is_taken_for_lost_as_often_as_it_should() -> None:
     """Three of them in a row, of which three of ten do: every 51.48 heartbeats (Feller I, XIII.7)."""
     assert expected_beats(0.3) - 1 / 0.7 == pytest.approx(51.48148148)
-    assert beats_until_offline(0.3, robots=20, hours=8) == pytest.approx(expected_beats(0.3), rel=0.05)
+    assert beats_until_offline(0.3, robots=10, hours=8) == pytest.approx(expected_beats(0.3), rel=0.05)
 
 
 @pytest.mark.long
