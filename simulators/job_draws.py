@@ -19,6 +19,7 @@ from simulators.keyed import (
     Ints,
     Purpose,
     Table,
+    add_up,
     fill_ns,
     fill_uniforms,
     key_of,
@@ -184,6 +185,6 @@ def renewal_times(gap: Distribution, seed: int, ends_ns: int) -> Iterator[Ints]:
     while came_ns < ends_ns:
         fill_uniforms(key, purpose, first, ones, twos)
         fill_ns(*table, which, key, purpose, first, ones, twos, gaps)
-        times = came_ns + np.cumsum(gaps)
+        times = add_up(came_ns, gaps)
         first, came_ns = first + BLOCK, int(times[-1])
         yield times if came_ns < ends_ns else times[: np.searchsorted(times, ends_ns)]

@@ -33,6 +33,7 @@ Floats = NDArray[np.float64]
 Key = NDArray[np.uint64]  # two of 32 bits
 
 NANO = 1e9
+LONGEST = 2.0**61  # nanoseconds, 73 years: two of them fit into 64 bits
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 LEFT_OUT = np.uint64(11)  # of 64 bits a float holds 53
@@ -159,6 +160,20 @@ def pick(sums, begins, ends, share):
     return low
 
 
+def add_up(begins_ns: int, gaps: Ints) -> Ints:
+    """When each comes, if these are the times between them; never later than numbers go."""
+    times = np.empty(len(gaps), np.int64)
+    _add_up(begins_ns, gaps, times)
+    return times
+
+
+@compiled
+def _add_up(now_ns, gaps, times):
+    for place in range(len(gaps)):
+        now_ns = min(now_ns + gaps[place], np.int64(2 * LONGEST))
+        times[place] = now_ns
+
+
 @compiled
 def pick_all(sums, shares, found):
     for place in range(len(shares)):
@@ -195,7 +210,7 @@ def made_ns(rows, points, which, key, purpose, number, nth, first, second):
     else:
         place = pick(points[1], np.int64(rows[which, 3]), np.int64(rows[which, 4]), second)
         drawn = points[0, place] * (-log(first) if kind == Kind.HYPEREXPONENTIAL else 1.0)
-    return np.int64(drawn * NANO + 0.5)
+    return np.int64(min(drawn * NANO + 0.5, LONGEST))
 
 
 @inlined

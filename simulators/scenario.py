@@ -152,7 +152,7 @@ class Fleet(Part):
     environment: Label = "development"
     capabilities: Capabilities = []
     max_concurrent_jobs: Annotated[int, Field(ge=1, le=100)] = 1
-    speed: Annotated[float, Field(gt=0, le=1_000)] = 1.0
+    speed: Annotated[float, Field(ge=0.001, le=1_000)] = 1.0
     failure_probability: Probability = 0.0
     reads: Period | None = None
     cpu_percent: Gauge | None = None

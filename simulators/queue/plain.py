@@ -15,7 +15,7 @@ import numpy as np
 
 from simulators.distributions import Distribution
 from simulators.job_draws import FOREVER_NS, JobDraws, Thinking, open_model
-from simulators.keyed import NANO, Ints, Purpose, key_of, sample_ns, table_of, uniforms
+from simulators.keyed import LONGEST, NANO, Ints, Purpose, key_of, sample_ns, table_of, uniforms
 from simulators.queue.arrays import aging_ns, backoff_ns, can, slots_of
 from simulators.queue.engine import Engine, Turn
 from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
@@ -371,4 +371,4 @@ class PlainWorld:
 
 def served_ns(work_ns: int, speed: float) -> int:
     """How long a robot of that speed needs."""
-    return work_ns if speed == 1 else round(work_ns / NANO / speed * NANO)
+    return work_ns if speed == 1 else round(min(work_ns / NANO / speed * NANO, LONGEST))

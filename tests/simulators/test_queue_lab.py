@@ -107,6 +107,20 @@ def test_more_jobs_than_there_is_room_for_end_a_run(monkeypatch: pytest.MonkeyPa
             found(endless)
 
 
+@pytest.mark.parametrize("discipline", ["fifo", "lifo", "random"])
+@pytest.mark.parametrize("speed", [1.0, 0.001])
+def test_times_beyond_all_numbers_do_no_harm(discipline: Any, speed: float) -> None:
+    """Nobody may come before the end, and whoever works may never be done."""
+    endless = scenario("{kind: poisson, rate: 0.00000000001}", robots=2)
+    changed = endless.model_copy(update={"queue": Queue(discipline=discipline)})
+    assert found(changed, replications=2).jobs == 0
+    slow = endless.fleets["robots"].model_copy(update={"speed": speed})
+    busy = scenario("{kind: poisson, rate: 1}", robots=2).model_copy(
+        update={"queue": Queue(discipline=discipline), "fleets": {"robots": slow}}
+    )
+    assert found(busy, replications=2).metrics["utilisation"].estimate > (0.4 if speed == 1 else 0.9)
+
+
 def test_the_same_seed_gives_the_same_figures_and_replications_are_independent() -> None:
     assert found(scenario(), replications=2) == found(scenario(), replications=2)
     other = scenario().model_copy(update={"seed": 8})

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from simulators.jit import compiled, inlined
-from simulators.queue.kernels.layout import served_ns
+from simulators.queue.kernels.layout import NEVER, served_ns
 from simulators.queue.kernels.tally import (
     Cell,
     Clock,
@@ -28,7 +28,7 @@ def serve(clock, cells, times, batches, work, free_ns, robots, speeds, first, ca
     for place in range(len(came_ns)):
         at_ns, which, robot = came_ns[place], klass[place], robots[0]
         begins_ns = max(at_ns, free_ns[0])
-        ends_ns = begins_ns + served_ns(work_ns[place], speeds[robot])
+        ends_ns = min(begins_ns + served_ns(work_ns[place], speeds[robot]), NEVER)
         if few:
             move_up(free_ns, robots, ends_ns, robot)
         else:

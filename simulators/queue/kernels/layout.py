@@ -17,7 +17,7 @@ from enum import IntEnum
 import numpy as np
 
 from simulators.jit import inlined
-from simulators.keyed import NANO
+from simulators.keyed import LONGEST, NANO
 
 NOBODY = -1
 NEVER = 2**62
@@ -176,7 +176,7 @@ def later(box, number):
 @inlined
 def served_ns(work_ns, speed):
     """How long a robot of that speed needs."""
-    return work_ns if speed == 1.0 else np.int64(np.rint(work_ns / NANO / speed * NANO))
+    return work_ns if speed == 1.0 else np.int64(min(np.rint(work_ns / NANO / speed * NANO), LONGEST))
 
 
 @inlined
