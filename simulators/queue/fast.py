@@ -78,8 +78,8 @@ def order_of(scenario: Scenario) -> tuple[int, Ints] | None:
 
 
 def play(scenario: Scenario, folder: Path, seed: int, warm_up_ns: int = 0, told: Ints = NOTHING) -> Tally:
-    """`told` [number - 1, 4]: of each job, when it began first and left, its fate and how long it waited; it
-    must have room for all that come, or for none. Raises Misuse for a trace that cannot be read."""
+    """`told` [number - 1, 4]: of each job, when it began first and left, its fate and how long it waited; of
+    as many as there is room for. Raises Misuse for a trace that cannot be read."""
     assert scenario.jobs is not None
     lasts_ns = round(scenario.lasts_s * NANO)
     tally = new_tally(lasts_ns, warm_up_ns, len(scenario.jobs.classes), slots_of(scenario))

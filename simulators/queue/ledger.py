@@ -94,5 +94,5 @@ class Ledger:
             self.robot_is_mended(robot, end_ns)
 
     def _tell(self, number: int, began_ns: int, left_ns: int, fate: Fate, waited_ns: int) -> None:
-        if len(self._told):
+        if number <= len(self._told):
             self._told[number - 1] = (began_ns, left_ns, fate, waited_ns)

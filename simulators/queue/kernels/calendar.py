@@ -141,7 +141,7 @@ def arrive(
         fate = Fate.BALKED
     note_arrival(clock, cells, klass, now_ns, fate)
     if fate != Fate.THERE:
-        if len(told):
+        if number <= len(told):
             told[number - 1, 0], told[number - 1, 1] = 0, now_ns
             told[number - 1, 2], told[number - 1, 3] = fate, 0
         if box[Box.CLOSED]:
@@ -173,7 +173,7 @@ def leave(
     waited_ns = jobs[slot, Job.WAITED]
     remove(heaps[Row.CALENDAR], places[0], job_item(box, slot))
     note_end(clock, cells, times, batches, klass, number, came_ns, now_ns, waited_ns, fate)
-    if len(told):
+    if number <= len(told):
         told[number - 1, 0], told[number - 1, 1] = jobs[slot, Job.BEGAN], now_ns
         told[number - 1, 2], told[number - 1, 3] = fate, waited_ns
     box[Box.THERE] -= 1

@@ -41,7 +41,7 @@ def serve(clock, cells, times, batches, work, free_ns, robots, speeds, first, ca
             waited_ns, number = begins_ns - at_ns, first + place
             note_end(clock, cells, times, batches, which, number, at_ns, ends_ns, waited_ns, Fate.SERVED)
             note_done(clock, work, robot, ends_ns)
-            if len(told):
+            if number <= len(told):
                 told[number - 1, 0], told[number - 1, 1] = begins_ns, ends_ns
                 told[number - 1, 2], told[number - 1, 3] = Fate.SERVED, waited_ns
 

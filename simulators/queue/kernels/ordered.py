@@ -111,7 +111,7 @@ def begin(
         waited_ns = begins_ns - came_ns
         note_end(clock, cells, times, batches, klass, number, came_ns, ends_ns, waited_ns, Fate.SERVED)
         note_done(clock, work, robot, ends_ns)
-        if len(told):
+        if number <= len(told):
             told[number - 1, 0], told[number - 1, 1] = begins_ns, ends_ns
             told[number - 1, 2], told[number - 1, 3] = Fate.SERVED, waited_ns
 
