@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numba
 from numba.core import config
 
+KEPT = 8  # folders
 HERE = Path(__file__).parent
 
 
@@ -21,11 +23,13 @@ def _kept() -> bool:
     a function only, and would keep one that calls what has changed elsewhere."""
     sources = sorted(HERE.rglob("*.py"))
     version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    folder = home / "fleetcast" / f"compiled-{version}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "fleetcast"
+        folder = home / f"compiled-{version}"
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            _forget(home)
+    except (OSError, RuntimeError):  # the second where nobody has a home
         return False
     config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
     return os.access(folder, os.W_OK)
@@ -34,6 +38,13 @@ def _kept() -> bool:
 # Kernels make no arrays: they work on those that they are given. Without numba's counting of references to
 # these (`_nrt`, which its stubs do not have) the same kernels were measured to be six times as fast.
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+
+
+def _forget(home: Path) -> None:
+    """What other versions left, but for the latest."""
+    left = sorted(home.glob("compiled-*"), key=lambda path: path.stat().st_mtime)
+    for folder in left[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,8 +29,8 @@ from simulators.keyed import (
     table_of,
 )
 from simulators.scenario import (
-    Arrivals,
     BatchArrivals,
+    ClosedArrivals,
     ConstantArrivals,
     Jobs,
     MmppArrivals,
@@ -147,9 +147,9 @@ def _blocks(times: Iterator[tuple[float, int]]) -> Iterator[Ints]:
         yield block
 
 
-def most_per_s(arrivals: Arrivals) -> float | None:
-    """Jobs that come a second on average, at their fastest; None if that hangs on the queue or on a file."""
-    match arrivals:
+def most_per_s(jobs: Jobs) -> float | None:
+    """Jobs that come a second on average, at their fastest; None if that hangs on a file."""
+    match jobs.arrivals:
         case PoissonArrivals(rate=rate) | ConstantArrivals(rate=rate):
             return rate
         case RenewalArrivals(between=between):
@@ -160,6 +160,8 @@ def most_per_s(arrivals: Arrivals) -> float | None:
             return rate * (1 + amplitude)
         case BatchArrivals(rate=rate, largest=largest):
             return rate * largest
+        case ClosedArrivals(users=users, think=think):
+            return users / (think.mean_s + min(each.service.mean_s for each in jobs.classes.values()))
         case _:
             return None
 

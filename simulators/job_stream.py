@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from simulators.distributions import LONGEST_S
 from simulators.job_draws import JobDraws, Thinking, open_model
 from simulators.keyed import NANO
 from simulators.scenario import ClosedArrivals, JobClass, Jobs, Segment
@@ -134,7 +135,7 @@ def _body(name: str, each: JobClass, work_ns: int, patience_ns: int, number: int
         "max_attempts": each.max_attempts,
         "required_capabilities": each.required_capabilities,
     }
-    patience_s = None if each.patience is None else patience_ns / NANO
+    patience_s = None if each.patience is None else min(patience_ns / NANO, LONGEST_S)
     given = {"environment": each.environment, "timeout_s": each.timeout, "pending_timeout_s": patience_s}
     return body | {name: value for name, value in given.items() if value is not None}
 

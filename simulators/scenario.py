@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from fleet import messages
 from fleet.errors import Misuse
@@ -48,6 +48,23 @@ def _as_on_the_wire(kind: Any) -> Callable[[Any], Any]:
 
 Label = Annotated[str, BeforeValidator(_as_on_the_wire(messages.Label))]
 Capabilities = Annotated[list[str], BeforeValidator(_as_on_the_wire(messages.Capabilities))]
+LEAST_S = 1e-6  # of what happens again and again: time must go on
+
+
+def _lasting(drawn: Distribution) -> Distribution:
+    if drawn.mean_s < LEAST_S:
+        raise ValueError("this must take a millionth of a second on average, or more: time must go on")
+    return drawn
+
+
+def _stay(value: float) -> float:
+    if value < 0.001:
+        raise ValueError("this must last a thousandth of a second or more")
+    return value
+
+
+Lasting = Annotated[Distribution, AfterValidator(_lasting)]
+Stay = Annotated[Period, AfterValidator(_stay)]
 Multiple = Annotated[float, Field(ge=0, le=1_000)]
 
 
@@ -134,8 +151,8 @@ class Breakdowns(Part):
     the one that it was at: it `resumes` where it was, or `restarts` there, once the robot is mended; or it
     goes back to the queue's `head`, for whoever is free."""
 
-    up: Distribution
-    repair: Distribution
+    up: Lasting
+    repair: Lasting
     counts: Literal["working", "always"] = "always"
     job: Literal["resumes", "restarts", "head"] = "resumes"
 
@@ -159,6 +176,12 @@ class Fleet(Part):
     memory_mb: Gauge | None = None
     network: Network | None = None
     breakdowns: Breakdowns | None = None
+
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Fleet:
+        if self.breakdowns is not None and self.max_concurrent_jobs > 1:
+            raise ValueError("robots that break do one job at a time: leave max_concurrent_jobs out")
+        return self
 
 
 # -- jobs
@@ -195,13 +218,7 @@ class RenewalArrivals(Part):
     """The times between one and the next are independent of each other, and drawn from one distribution."""
 
     kind: Literal["renewal"]
-    between: Distribution
-
-    @model_validator(mode="after")
-    def _moves_on(self) -> RenewalArrivals:
-        if self.between.mean_s == 0:
-            raise ValueError("they must not all come at one time: the mean of `between` must be above 0")
-        return self
+    between: Lasting
 
 
 class MmppArrivals(Part):
@@ -209,7 +226,7 @@ class MmppArrivals(Part):
 
     kind: Literal["mmpp"]
     rates: Annotated[list[Annotated[float, Field(ge=0, le=1e6)]], Field(min_length=2, max_length=10)]
-    mean_stays: Annotated[list[Period], Field(min_length=2, max_length=10)]
+    mean_stays: Annotated[list[Stay], Field(min_length=2, max_length=10)]
 
     @model_validator(mode="after")
     def _whole(self) -> MmppArrivals:
@@ -257,7 +274,7 @@ class ClosedArrivals(Part):
 
     kind: Literal["closed"]
     users: Annotated[int, Field(ge=1, le=1_000_000)]
-    think: Distribution
+    think: Lasting
 
 
 Arrivals = Annotated[

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fleet.errors import Misuse
+from simulators.distributions import LONGEST_S
 from simulators.keyed import NANO, Ints
 
 MAX_JOBS = 10_000_000
@@ -30,7 +30,7 @@ def read_trace(path: Path, classes: Sequence[str], ends_s: float) -> Trace:
     """What comes before `ends_s`. The first column is the time; a first line whose first cell is no number is
     a heading. Raises Misuse, with the line, for what cannot be read or goes back in time."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return _Reader(path, classes, ends_s).read(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Misuse(f"the trace {path} cannot be read: {error}") from None
@@ -65,7 +65,7 @@ class _Reader:
         try:
             float(row[0])
         except ValueError:
-            names = [cell.strip() for cell in row]
+            names = [cell.strip().lower() for cell in row]
             self._columns = {name: names.index(name) for name in (SERVICE, CLASS) if name in names}
             return True
         return False
@@ -83,7 +83,7 @@ class _Reader:
     def _number(self, row: list[str], place: int, line: int, least: float, what: str) -> float:
         text = row[place] if place < len(row) else ""
         try:
-            if least <= (number := float(text)) < inf:
+            if least <= (number := float(text)) <= LONGEST_S:
                 return number
         except ValueError:
             pass

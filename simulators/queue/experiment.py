@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from fleet.errors import FleetError, Misuse, Unavailable
-from simulators.queue import lab
+from simulators.queue import fast, lab
 from simulators.queue.grid import Axis, Grid
 from simulators.queue.lab import Findings
 from simulators.queue.variation import Value, label_of, told, varied
@@ -124,6 +124,8 @@ def run(
     left = [ask for ask in asks if ask.number not in found]
     failed: list[tuple[Ask, Exception]] = []
     tell(len(found))
+    if spread is not in_turn and left:
+        fast.get_ready()
     with contextlib.closing(spread(play_point, left)) as making:
         for place, made in making:
             if isinstance(made, Exception):

@@ -27,7 +27,8 @@ from simulators.queue.kernels.tally import Tally, new_tally
 from simulators.scenario import ClosedArrivals, Jobs, Scenario
 
 AT_ONCE = 4_096  # jobs of closed users that are drawn
-MAX_THERE = 10_000_000  # jobs at once
+MAX_THERE = 10_000_000  # jobs at once; fewer, where there are more than a few rows of heaps
+FEW_ROWS = 6
 NOTHING: Ints = np.zeros((0, 4), np.int64)
 
 
@@ -136,6 +137,25 @@ def _step(scenario: Scenario, jobs: Jobs, folder: Path, seed: int, tally: Tally,
     calendar.close(world.jobs, world.robots, tally.clock, tally.cells, tally.robots)
 
 
+def get_ready() -> None:
+    """Compiles whatever is not yet. Processes that did so at the same time would write over each other."""
+    for discipline in ("fifo", "lifo", "random"):
+        play(_anything(discipline), Path(), 1)
+
+
+def _anything(discipline: str) -> Scenario:
+    each = {"service": {"kind": "exponential", "mean": "1s"}}
+    return Scenario.model_validate(
+        {
+            "name": "anything",
+            "duration": "1s",
+            "fleets": {"robots": {"count": 1, "heartbeats": {"interval": "60s"}}},
+            "queue": {"discipline": discipline},
+            "jobs": {"arrivals": {"kind": "poisson", "rate": 1.0}, "classes": {"one": each, "other": each}},
+        }
+    )
+
+
 def _stream(scenario: Scenario, jobs: Jobs, folder: Path, seed: int) -> tuple[JobDraws, Iterator[Ints]]:
     if isinstance(jobs.arrivals, ClosedArrivals):
         return JobDraws(jobs, seed), repeat(np.zeros(AT_ONCE, np.int64))
@@ -143,7 +163,7 @@ def _stream(scenario: Scenario, jobs: Jobs, folder: Path, seed: int) -> tuple[Jo
 
 
 def _grown(world: World) -> World:
-    _check_room(2 * len(world.jobs))
+    _check_room(2 * len(world.jobs) * len(world.heaps) // FEW_ROWS)
     return with_slots(world, 2 * len(world.jobs))
 
 

@@ -13,6 +13,18 @@ from simulators.queue.kernels.tally import FINE, SHORTEST, Cell, Clock, Tally
 
 Figures = dict[str, float]
 STATES = [Cell.WAITING, Cell.WORKING, Cell.HELD]
+# `W` is of those that were served; `Wq` and `P_wait` are of all that were let in and left.
+RATIOS = {
+    "W": (Cell.SERVED_STAY, Cell.SERVED),
+    "W_squared": (Cell.SERVED_STAY_SQUARED, Cell.SERVED),
+    "Wq": (Cell.WAIT, Cell.LEFT),
+    "Wq_squared": (Cell.WAIT_SQUARED, Cell.LEFT),
+    "P_wait": (Cell.DELAYED, Cell.LEFT),
+    "P_block": (Cell.BLOCKED, Cell.CAME),
+    "P_balk": (Cell.BALKED, Cell.CAME),
+    "P_abandon": (Cell.ABANDONED, Cell.CAME),
+    "P_dead_letter": (Cell.FAILED, Cell.CAME),
+}
 SHARES = np.array([*range(1, 100), 99.5, 99.9, 99.99]) / 100
 TOLD = (50, 95, 99)  # percent
 
@@ -26,7 +38,9 @@ class Replication:
         self._begins_ns, self._width_ns = int(clock[Clock.WARM_UP]), int(clock[Clock.WIDTH])
         self._ends_ns = int(clock[Clock.END])
         self.batch_size = int(clock[Clock.BATCH_SIZE])
-        self._batches = tally.batches[:, tally.batches[1] > 0]
+        last = np.flatnonzero(tally.batches[1])[-1:].sum()  # which may not be full
+        self._batches = tally.batches[:, : int(last)]
+        self.left = int(tally.batches[1].sum())  # jobs that were let in and left again
         self.worked = tally.robots[0] / (self._ends_ns - self._begins_ns)
         self.done = tally.robots[1]
         # What there is from each segment on.
@@ -37,18 +51,13 @@ class Replication:
     def jobs(self) -> int:
         return int(self._cells[0, :, Cell.CAME].sum())
 
-    @property
-    def left(self) -> int:
-        """Jobs that came, were let in and left again."""
-        return int(self._batches[1].sum())
-
     def batches_of(self, size: int) -> tuple[Floats, Floats]:
-        """The mean waits of so many jobs each, in the order of arrival, and when the first of each came; the
-        last, which may not be full, is left out. `size` is a power of two times our own."""
+        """The mean waits of so many jobs each, in the order of arrival, and when the first of each came; 0
+        for those of which nobody left. `size` is a power of two times our own."""
         fold = size // self.batch_size
-        whole = max(1, self._batches.shape[1] - 1) // fold * fold
+        whole = self._batches.shape[1] // fold * fold
         sums, counts, begins_ns = self._batches[:, :whole].reshape(3, -1, fold)
-        return sums.sum(axis=1) / counts.sum(axis=1), begins_ns.min(axis=1)
+        return sums.sum(axis=1) / np.maximum(counts.sum(axis=1), 1), begins_ns.min(axis=1)
 
     def segment_after(self, at_ns: float) -> int:
         """The first that begins then or later."""
@@ -70,14 +79,19 @@ class Replication:
                 found |= {f"{name}_p{percent}": quantiles[percent - 1] for percent in TOLD}
         return {name: float(value) for name, value in found.items()}
 
-    def by_segments(self, first: int, slots: int) -> list[Figures]:
-        """Of one segment after the other, from `first` on; no percentiles."""
-        cells = -np.diff(self._cells[first:], axis=0)  # but for the last, which ends early
-        return [
-            {name: float(value) for name, value in _figures(each, self._width_ns).items()}
-            | {"utilisation": float(each[Cell.WORKING] / self._width_ns / slots)}
-            for each in cells.sum(axis=1)
-        ]
+    def through_time(self, first: int, slots: int) -> dict[str, tuple[Floats, Floats]]:
+        """Of each metric but the percentiles, in one segment after the other from `first` on: what it counts
+        or sums, and over what. The metric is the one over the other."""
+        cells = -np.diff(self._cells[first:].sum(axis=1), axis=0)  # but for the last, which ends early
+        lasts_ns = np.full(len(cells), float(self._width_ns))
+        found = {
+            "L": (cells[:, STATES].sum(axis=1), lasts_ns),
+            "Lq": (cells[:, Cell.WAITING], lasts_ns),
+            "throughput": (cells[:, Cell.SERVED] * NANO, lasts_ns),
+            "utilisation": (cells[:, Cell.WORKING], lasts_ns * slots),
+            "availability": (lasts_ns * slots - cells[:, Cell.DOWN], lasts_ns * slots),
+        }
+        return found | {name: (cells[:, part], cells[:, whole]) for name, (part, whole) in RATIOS.items()}
 
     def of_classes(self, first: int, names: Sequence[str]) -> dict[str, Figures]:
         lasts_ns = self._lasts_ns(first)
@@ -118,18 +132,9 @@ def _figures(cells: Floats, lasts_ns: float) -> Figures:
     that a job waited, from its arrival to its end."""
     areas = cells[STATES] / lasts_ns
     found = {"L": areas.sum(), "Lq": areas[0], "throughput": cells[Cell.SERVED] / lasts_ns * NANO}
-    if cells[Cell.SERVED]:
-        found["W"] = cells[Cell.SERVED_STAY] / cells[Cell.SERVED]
-        found["W_squared"] = cells[Cell.SERVED_STAY_SQUARED] / cells[Cell.SERVED]
-    if cells[Cell.LEFT]:
-        found["Wq"] = cells[Cell.WAIT] / cells[Cell.LEFT]
-        found["Wq_squared"] = cells[Cell.WAIT_SQUARED] / cells[Cell.LEFT]
-        found["P_wait"] = cells[Cell.DELAYED] / cells[Cell.LEFT]
-    if cells[Cell.CAME]:
-        found["P_block"] = cells[Cell.BLOCKED] / cells[Cell.CAME]
-        found["P_balk"] = cells[Cell.BALKED] / cells[Cell.CAME]
-        found["P_abandon"] = cells[Cell.ABANDONED] / cells[Cell.CAME]
-        found["P_dead_letter"] = cells[Cell.FAILED] / cells[Cell.CAME]
+    for name, (part, whole) in RATIOS.items():
+        if cells[whole]:
+            found[name] = cells[part] / cells[whole]
     return found
 
 

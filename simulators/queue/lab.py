@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, inf, isfinite
+from math import ceil, inf
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ import numpy as np
 from fleet.errors import Misuse
 from simulators.job_draws import most_per_s
 from simulators.keyed import NANO
-from simulators.queue import statistics, theory
+from simulators.queue import fast, statistics, theory
 from simulators.queue.arrays import slots_of
 from simulators.queue.engines import Engine, engine_for, seed_of
 from simulators.queue.figures import SHARES, Figures, Replication
@@ -26,7 +26,12 @@ from simulators.scenario import Scenario
 LITTLE = 0.05  # how far L may be from X W before something is said
 PRECISE = ("L", "W")  # the metrics that a precision is asked of
 RARE = 10  # jobs
+ROUNDING = 1e-12
+LEAST_REPLICATIONS = 10  # for a precision: with fewer an interval may be narrow by chance
 MOST_JOBS = 1e10  # of a replication: a quarter of an hour
+MOST_JOBS_SLOWLY = 1e8  # by production, or in plain Python: some hours
+MOST_PLACES = 10_000_000
+LONGEST_S = 70 * 31_536_000.0  # in nanoseconds, that is what there are numbers for
 MOST_REPLICATIONS = 1_000  # that are added for the sake of a precision
 
 
@@ -110,7 +115,7 @@ def run(
         raise Misuse("it takes one replication at least, and two for a precision")
     lab = _Lab(scenario, folder, warm_up_s, engine)
     known = lab.known()
-    lab.play(replications, tell)
+    lab.play(replications if precision is None else max(replications, LEAST_REPLICATIONS), tell)
     if precision is not None:
         lab.play_until(precision, tell)
     return lab.findings(known)
@@ -142,7 +147,7 @@ class _Lab:
         self._folder = folder
         self._warm_up_s = warm_up_s
         self._play = engine_for(scenario, engine)
-        _check_length(scenario)
+        _check_length(scenario, MOST_JOBS if self._play is fast.play else MOST_JOBS_SLOWLY)
         self._slots = slots_of(scenario)
         self._played: list[Replication] = []
         self.warnings: list[str] = []
@@ -212,14 +217,16 @@ class _Lab:
         impossible = _impossible(self._scenario)
         values = [_without(impossible, each.figures(first, self._slots)) for each in self._played]
         self._check_little(first)
+        if len(values) > 1 and all(each == values[0] for each in values):
+            self.warnings.append("all replications are alike: nothing in this scenario is random")
         return values, self._warm_up_s or self._played[0].begins_s(first)
 
     def findings(self, known: Known | None) -> Findings:
         scenario, first, alone = self._scenario, self._first()[0], len(self._played) == 1
         values, warm_up_s = self.values()
         jobs = sum(each.jobs for each in self._played)
-        metrics = partial(_metrics, mean_of=self._mean_of, exact=known is None or known.exact, jobs=jobs)
-        series = self._series(first) if alone else values
+        judge = partial(_judged, exact=known is None or known.exact, jobs=jobs)
+        truth = known.figures if known else {}
         return Findings(
             name=scenario.name,
             seed=scenario.seed,
@@ -229,30 +236,34 @@ class _Lab:
             lasts_s=scenario.lasts_s,
             warm_up_s=warm_up_s,
             model=known.model if known else "",
-            metrics=metrics(series, known.figures if known else {}),
-            classes={} if alone else self._classes(first, known.classes if known else {}, metrics),
+            metrics=judge(self._through_time(first), truth) if alone else judge(_means(values), truth),
+            classes={} if alone else self._classes(first, known.classes if known else {}, judge),
             of_robots=self._of_robots(),
             curves=self._curves(first, known.line if known else None),
             warnings=self.warnings,
         )
 
-    def _series(self, first: int) -> list[Figures]:
-        """Of one replication, through time."""
+    def _through_time(self, first: int) -> dict[str, Interval]:
+        """Of one replication."""
         impossible = _impossible(self._scenario)
-        segments = self._played[0].by_segments(first, self._slots)
-        return [_without(impossible, each) for each in segments]
+        series = self._played[0].through_time(first, self._slots)
+        return {
+            name: statistics.steady_ratio(parts, wholes, batches=10)
+            for name, (parts, wholes) in series.items()
+            if name not in impossible and wholes.any()
+        }
 
     def _classes(
         self,
         first: int,
         known: dict[str, Figures],
-        metrics: Callable[[list[Figures], Figures], dict[str, Metric]],
+        judge: Callable[[dict[str, Interval], Figures], dict[str, Metric]],
     ) -> dict[str, dict[str, Metric]]:
         assert self._scenario.jobs is not None
         impossible, names = _impossible(self._scenario), list(self._scenario.jobs.classes)
         played = [each.of_classes(first, names) for each in self._played]
         return {
-            name: metrics([_without(impossible, each[name]) for each in played], known.get(name, {}))
+            name: judge(_means([_without(impossible, each[name]) for each in played]), known.get(name, {}))
             for name in names
         }
 
@@ -261,10 +272,6 @@ class _Lab:
             np.mean([each.worked for each in self._played], axis=0).tolist(),
             np.mean([each.done for each in self._played], axis=0).tolist(),
         )
-
-    @property
-    def _mean_of(self) -> Callable[[Sequence[float]], Interval]:
-        return statistics.mean_of if len(self._played) > 1 else partial(statistics.steady_mean, batches=10)
 
     def _curves(self, first: int, line: Line | None) -> Curves:
         quantiles = np.mean([each.quantiles_s(first) for each in self._played], axis=0)
@@ -296,14 +303,30 @@ def _at_shares(quantile: Callable[[float, float, int, float], float], line: Line
     return [quantile(line.rate, line.service_rate, line.servers, share) for share in SHARES.tolist()]
 
 
-def _check_length(scenario: Scenario) -> None:
+def _check_length(scenario: Scenario, most: float) -> None:
     """Nobody waits for what takes days."""
+    if scenario.lasts_s > LONGEST_S:
+        raise Misuse(f"a scenario lasts {LONGEST_S / 31_536_000:.0f} years at most")
+    if slots_of(scenario) > MOST_PLACES:
+        raise Misuse(f"the robots can do more than {MOST_PLACES:,} jobs at once: take fewer")
+    happens = most_events(scenario)
+    if happens > most:
+        raise Misuse(
+            f"some {happens:.1g} jobs and breakdowns would come, and {most:.0e} are the most: let it end "
+            "earlier"
+        )
+
+
+def most_events(scenario: Scenario) -> float:
+    """Jobs and breakdowns, at their fastest."""
     assert scenario.jobs is not None
-    rate = most_per_s(scenario.jobs.arrivals)
     load = max((each.load for each in scenario.load), default=1.0)
-    jobs = 0.0 if rate is None else rate * load * scenario.lasts_s
-    if jobs > MOST_JOBS:
-        raise Misuse(f"some {jobs:.1g} jobs would come, and {MOST_JOBS:.0e} are the most: let it end earlier")
+    breaks = sum(
+        fleet.count / (fleet.breakdowns.up.mean_s + fleet.breakdowns.repair.mean_s)
+        for fleet in scenario.fleets.values()
+        if fleet.breakdowns is not None
+    )
+    return (load * (most_per_s(scenario.jobs) or 0.0) + breaks) * scenario.lasts_s
 
 
 def _impossible(scenario: Scenario) -> set[str]:
@@ -325,22 +348,22 @@ def _without(names: set[str], figures: Figures) -> Figures:
     return {name: value for name, value in figures.items() if name not in names}
 
 
-def _metrics(
-    samples: Sequence[Figures],
-    theory: dict[str, float],
-    mean_of: Callable[[Sequence[float]], Interval],
-    exact: bool,
-    jobs: int,
-) -> dict[str, Metric]:
-    """Of what every replication has a figure for. A share of the `jobs` that is expected of a few of them
-    only is not judged: normally nothing is seen of it."""
+def _means(samples: Sequence[Figures]) -> dict[str, Interval]:
+    """Over the replications, of what each of them has a figure for."""
     names = [name for name in samples[0] if all(name in each for each in samples)]
-    found = {}
-    for name in names:
-        interval = mean_of([each[name] for each in samples])
+    return {name: statistics.mean_of([each[name] for each in samples]) for name in names}
+
+
+def _judged(
+    found: dict[str, Interval], theory: dict[str, float], exact: bool, jobs: int
+) -> dict[str, Metric]:
+    """Beside theory. A share of the `jobs` that is expected of a few of them only is not judged: normally
+    nothing is seen of it. Neither is what differs by no more than rounding."""
+    metrics = {}
+    for name, interval in found.items():
         truth = theory.get(name)
         rare = truth is not None and name.startswith("P_") and 0 < truth * jobs < RARE
-        z = interval.z(truth) if exact and truth is not None and not rare else None
-        z = None if z is not None and not isfinite(z) else z  # all replications say the same
-        found[name] = Metric(interval.estimate, interval.low, interval.high, truth, z)
-    return found
+        alike = interval.error <= ROUNDING * abs(interval.estimate)
+        z = interval.z(truth) if exact and truth is not None and not rare and not alike else None
+        metrics[name] = Metric(interval.estimate, interval.low, interval.high, truth, z)
+    return metrics

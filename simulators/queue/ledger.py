@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from simulators.keyed import Ints
 from simulators.queue.kernels import tally as counted
+from simulators.queue.kernels.layout import NEVER
 from simulators.queue.kernels.tally import Cell, Clock, Fate, Tally
-
-NEVER = 2**62
 
 
 @dataclass

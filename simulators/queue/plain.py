@@ -18,13 +18,13 @@ from simulators.job_draws import FOREVER_NS, JobDraws, Thinking, open_model
 from simulators.keyed import LONGEST, NANO, Ints, Purpose, key_of, sample_ns, table_of, uniforms
 from simulators.queue.arrays import aging_ns, backoff_ns, can, slots_of
 from simulators.queue.engine import Engine, Turn
+from simulators.queue.kernels.layout import MOST_EXPONENT
 from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
 from simulators.queue.ledger import Ledger
 from simulators.scenario import ClosedArrivals, Discouraged, Fleet, JobClass, Jobs, Scenario
 
 Can = tuple[bool, ...]  # of each fleet, whether it can do a job
 NOTHING: Ints = np.zeros((0, 4), np.int64)
-MOST_EXPONENT = 40  # as in fleet/retry.py
 
 
 @dataclass(eq=False)
@@ -94,6 +94,7 @@ class PlainWorld:
         self._times: Iterator[int] = iter(())
 
     def play(self, folder: Path, lasts_ns: int) -> None:
+        self._ends_ns = lasts_ns
         for robot in self._robots:
             self._wear(robot)
         if isinstance(self._jobs.arrivals, ClosedArrivals):
@@ -122,7 +123,8 @@ class PlainWorld:
             self._comes(at_ns, None)
 
     def _comes(self, at_ns: int, user: int | None) -> None:
-        self._engine.at(at_ns, Turn.ARRIVAL, user or 0, partial(self._arrive, user))
+        if at_ns < self._ends_ns:  # nobody comes at the very end
+            self._engine.at(at_ns, Turn.ARRIVAL, user or 0, partial(self._arrive, user))
 
     def _arrive(self, user: int | None) -> None:
         self._number += 1

@@ -15,7 +15,7 @@ from fleet.messages import JobSpec
 from simulators.draws import stream
 from simulators.job_stream import Planned, arrivals_of
 from simulators.keyed import NANO, Ints
-from simulators.queue.arrays import backoff_ns, slots_of
+from simulators.queue.arrays import aging_ns, backoff_ns, slots_of
 from simulators.queue.engine import Engine, Turn
 from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
 from simulators.queue.ledger import Ledger
@@ -36,6 +36,8 @@ def undone(scenario: Scenario) -> list[str]:
         "queue.discipline": queue.discipline not in ("production", *AGING_MS),
         "queue.capacity": queue.capacity is not None,
         "queue.balking": queue.balking is not None,
+        "queue.aging in parts of a millisecond": aging_ns(queue) % MS > 0,
+        "queue.backoff in parts of a millisecond": any(each % MS > 0 for each in backoff_ns(queue)),
     }
     for name, fleet in scenario.fleets.items():
         asked[f"fleets.{name}.breakdowns"] = fleet.breakdowns is not None
@@ -50,11 +52,10 @@ def limits_of(scenario: Scenario) -> Limits:
     limits, queue = Limits(), scenario.queue
     interval_ms = max(beats_ms, default=limits.heartbeat_interval_ms)
     base_ns, most_ns = backoff_ns(queue)
-    aging_ms = limits.aging_ms_per_level if queue.aging is None else round(queue.aging * 1_000)
     return Limits(
         heartbeat_interval_ms=interval_ms,
         max_heartbeat_interval_ms=max(interval_ms, limits.max_heartbeat_interval_ms),
-        aging_ms_per_level=AGING_MS.get(queue.discipline, aging_ms),
+        aging_ms_per_level=AGING_MS.get(queue.discipline, aging_ns(queue) // MS),
         backoff_base_ms=base_ns // MS,
         backoff_max_ms=max(1, most_ns // MS),
         cancel_grace_ms=min(limits.cancel_grace_ms, max(1, most_ns // MS)),

@@ -190,10 +190,13 @@ def _birth_and_death(model: _Model) -> Known | None:
     if model.order not in ("fifo", "lifo", "random") or (queue.capacity or model.servers) < model.servers:
         return None
     assert model.mean is not None
+    joins = _joins(queue)
+    if joins is not None and joins(0) == 0:
+        return None  # nobody ever comes in
+    if joins is not None and queue.capacity is None and patience is None:
+        theory.check_tail(model.rate * joins(theory.MOST_STATES), 1 / model.mean, model.servers)
     abandon_rate = 0.0 if patience is None else 1 / patience.mean_s
-    found = theory.mmck(
-        model.rate, 1 / model.mean, model.servers, queue.capacity, abandon_rate, _joins(queue)
-    )
+    found = theory.mmck(model.rate, 1 / model.mean, model.servers, queue.capacity, abandon_rate, joins)
     room = "" if queue.capacity is None else f"/{queue.capacity}"
     name = f"M/M/{model.servers}{room}{'' if patience is None else '+M'}"
     known = _of(name + ("" if queue.balking is None else ", with balking"), found)
@@ -253,16 +256,27 @@ def _priorities(model: _Model) -> Known | None:
     weight = fsum(each.weight for each in model.jobs.classes.values())
     rates = [model.rate * fsum(each.weight for each in classes) / weight for classes in of_level]
     services = [_service(classes, model.speed) for classes in of_level]
+    above = [0.0] * len(levels)  # the load of those that interrupt, of each level
     if model.servers == 1 and model.order == "preemptive":
         stays = theory.preemptive(rates, services)
-        waits = [stay - service.mean for stay, service in zip(stays, services, strict=True)]
+        loads = [rate * service.mean for rate, service in zip(rates, services, strict=True)]
+        above = [fsum(loads[:place]) for place in range(len(levels))]
+        # But for what is lost to interruptions, which hangs on a job's own service.
+        waits = [
+            stay - service.mean / (1 - load)
+            for stay, service, load in zip(stays, services, above, strict=True)
+        ]
     elif model.servers == 1:
         waits = theory.cobham(rates, services)
     elif model.mean is not None and model.order == "priority":
         waits = theory.cobham_mmc(rates, 1 / model.mean, model.servers)
     else:
         return None
-    wq = fsum(rate * wait for rate, wait in zip(rates, waits, strict=True)) / model.rate
+    interrupted = [service.mean * load / (1 - load) for service, load in zip(services, above, strict=True)]
+    wq = (
+        fsum(rate * (wait + lost) for rate, wait, lost in zip(rates, waits, interrupted, strict=True))
+        / model.rate
+    )
     load = model.rate * model.service.mean / model.servers
     w = wq + model.service.mean
     figures = Steady(load, model.rate * w, model.rate * wq, w, wq, model.rate)
@@ -270,9 +284,10 @@ def _priorities(model: _Model) -> Known | None:
     how = "that interrupt" if model.order == "preemptive" else "that do not interrupt"
     known = _of(f"M/{kind}/{model.servers} with priorities {how}", figures)
     classes = {
-        name: {"Wq": wait, "W": wait + moments_of(each.service, model.speed).mean}
+        name: {"Wq": wait + own * load / (1 - load), "W": wait + own / (1 - load)}
         for name, each in model.jobs.classes.items()
-        for wait in [waits[levels.index(each.priority)]]
+        for wait, load in [(waits[levels.index(each.priority)], above[levels.index(each.priority)])]
+        for own in [moments_of(each.service, model.speed).mean]
     }
     return msgspec.structs.replace(known, classes=classes)
 

@@ -23,6 +23,8 @@ def settled_ns(played: Sequence[Replication]) -> float | None:
     size = max(each.batch_size for each in played)
     batches = [each.batches_of(size) for each in played]
     many = min(len(waits) for waits, _ in batches)
+    if many == 0:
+        return None
     waits = np.mean([waits[:many] for waits, _ in batches], axis=0)
     if np.count_nonzero(waits) < HARDLY * many:
         return _filled_ns(played)

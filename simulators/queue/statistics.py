@@ -124,3 +124,16 @@ def steady_mean(values: Sequence[float] | Floats, batches: int = 32, level: floa
     spread = float(np.sum((means - mean) ** 2))
     variance = count * size / ((count - size + 1) * (count - size)) * spread / count
     return _about(mean, sqrt(variance), 1.5 * (batches - 1), level)
+
+
+def steady_ratio(
+    parts: Sequence[float] | Floats, wholes: Sequence[float] | Floats, batches: int = 32, level: float = LEVEL
+) -> Interval:
+    """Of the sum of `parts` over that of `wholes`, two series through time: by overlapping batch means of how
+    far each part is from what the ratio makes of its whole. Bratley, Fox and Schrage (1987), section 3.3."""
+    numerators, denominators = _series(parts, 2 * batches), _series(wholes, 2 * batches)
+    if not denominators.sum():
+        raise Misuse("there is nothing to have a share of")
+    ratio = float(numerators.sum() / denominators.sum())
+    off = steady_mean((numerators - ratio * denominators) / denominators.mean(), batches, level)
+    return Interval(ratio, ratio + off.low, ratio + off.high, off.error)

@@ -184,6 +184,15 @@ def birth_death(
     return [weight / whole for weight in weights]
 
 
+def check_tail(rate: float, service_rate: float, servers: int) -> None:
+    """Raises Unstable if so many come, however many are there."""
+    if rate >= servers * service_rate:
+        raise Unstable(
+            f"work arrives as fast as {servers} servers do it, however many jobs are there: the queue grows "
+            "for ever; it takes more servers, a capacity or patience"
+        )
+
+
 def mmck(
     rate: float,
     service_rate: float,
@@ -340,7 +349,9 @@ def _classes(rates: Sequence[float], services: Sequence[Moments]) -> _Classes:
         raise Misuse("each class has a rate and a service time")
     loads, residual = [0.0], [0.0]
     for rate, service in zip(rates, services, strict=True):
-        _positive(rate=rate, mean=service.mean)
+        _positive(rate=rate)
+        if not (isfinite(service.mean) and service.mean >= 0):
+            raise Misuse(f"mean must be a number that is not below 0, not {service.mean:g}")
         loads.append(loads[-1] + rate * service.mean)
         residual.append(residual[-1] + rate * service.second / 2)
     if loads[-1] >= 1:

@@ -151,12 +151,19 @@ def test_a_trace_may_say_what_its_jobs_are(tmp_path: Path) -> None:
         ("at_s,class\n1\n", "line 2: there is no class ''"),
         ("at_s,service_s\n1,-1\n", "line 2: '-1' is no time in seconds"),
         ("at_s,service_s\n1\n", "line 2: '' is no time in seconds"),
+        ("at_s,Service_S\n1,1e300\n", "line 2: '1e300' is no time in seconds"),
     ],
 )
 def test_what_a_trace_says_wrongly_of_a_job_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "day.csv").write_text(text)
     with pytest.raises(Misuse, match=says):
         times(folder=tmp_path, kind="trace", file="day.csv")
+
+
+def test_a_trace_from_a_spreadsheet_has_its_first_job(tmp_path: Path) -> None:
+    """It begins with a mark that says in which order its bytes are."""
+    (tmp_path / "day.csv").write_bytes(b"\xef\xbb\xbf1\n2\n")
+    assert times(folder=tmp_path, kind="trace", file="day.csv") == [1, 2]
 
 
 def test_a_trace_that_is_not_there_or_no_text_is_refused(tmp_path: Path) -> None:

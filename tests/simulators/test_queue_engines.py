@@ -75,7 +75,7 @@ FLEETS = st.fixed_dictionaries(
         "max_concurrent_jobs": st.integers(1, 2),
     },
     optional={"breakdowns": BREAKDOWNS},
-)
+).map(lambda each: each | {"max_concurrent_jobs": 1} if "breakdowns" in each else each)
 CLASSES = st.fixed_dictionaries(
     {
         "service": lengths(1_000),

@@ -62,8 +62,8 @@ def run(
         event_ns = first_key(calendar) if size(calendar) > 0 else NEVER
         arrival_ns = came_ns[place] if place < count and not box[Box.CLOSED] else NEVER
         now_ns = min(event_ns, arrival_ns)
-        if now_ns > ends_ns:
-            return Stop.END
+        if now_ns > ends_ns or (now_ns == ends_ns and second_key(calendar) >= ARRIVING):
+            return Stop.END  # nobody comes at the very end
         if arrival_ns < event_ns:
             if box[Box.FREE] == NOBODY:
                 return Stop.ROOM
