@@ -99,6 +99,8 @@ async def test_a_withdrawn_claim_takes_no_job(fleet: FleetClient) -> None:
         for _ in range(turns):  # so far the claim has come when it is withdrawn
             await fleet.execute(Held("r"))
         fleet.withdraw("r", job_id, waiting)
+        # By the lane of what robots say: a submission has another, and might overtake the withdrawal.
+        assert await granted(fleet, "s") == []
         await submitted(fleet, job_id)
         assert waiting.cancelled()
         assert (await fleet.execute(Cancel(job_id))).previous_status == "pending"

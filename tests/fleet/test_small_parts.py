@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.errors import Misuse, PeerFault
-from fleet.limits import MS, SECOND, Limits
+from fleet.limits import MAY_BE_ZERO, MS, SECOND, Limits
 from fleet.retry import backoff_ns
 from fleet.wait_window import WaitWindow
 from fleet.wall_time import NS_PER_DAY, day_of, rfc3339, wall_ns_of
@@ -149,8 +149,15 @@ def test_the_window_agrees_with_a_plain_list(steps: list[tuple[int, int]], windo
         assert window.mean_ms(now_ns) == sum(live) // len(live) // MS
 
 
-@pytest.mark.parametrize("name", Limits.__struct_fields__)
-@pytest.mark.parametrize("value", [0, -1])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in Limits.__struct_fields__
+        for value in (0, -1)
+        if value < 0 or name not in MAY_BE_ZERO
+    ],
+)
 def test_a_limit_of_nothing_is_a_misuse_that_names_it(name: str, value: int) -> None:
     with pytest.raises(Misuse, match=name):
         Limits(**{name: value})
