@@ -163,7 +163,7 @@ def _loss(name: str, service: Part) -> Case:
         queue={"capacity": 10},
         expected={"P_block": 0.01838457034},
         tolerance=0.05,
-        lasts_s=20_000,
+        lasts_s=8_000,
     )
 
 
@@ -204,7 +204,7 @@ CASES = [
             "Wq_p95": 10.8322008, "Wq_p99": 17.26995245,
         },
         tolerance=0.02,
-        lasts_s=500_000,
+        lasts_s=270_000,
     ),
     Case(
         name="MM3-CIW",
@@ -217,7 +217,7 @@ CASES = [
             "Lq": 0.8888888889, "L": 2.888888889, "Wq_p95": 21.84802057, "Wq_p99": 37.9423997,
         },
         tolerance=0.03,
-        lasts_s=1_000_000,
+        lasts_s=360_000,
     ),
     Case(
         name="MM10-8",
@@ -230,7 +230,7 @@ CASES = [
             "Lq": 1.636720603, "L": 9.636720603, "Wq_p95": 1.05106626, "Wq_p99": 1.855785216,
         },
         tolerance=0.03,
-        lasts_s=60_000,
+        lasts_s=40_000,
     ),
     Case(
         name="ERLB-10-5",
@@ -241,7 +241,7 @@ CASES = [
         queue={"capacity": 10},
         expected={"P_block": 0.01838457034, "utilisation": 0.4908077148},
         tolerance=0.05,
-        lasts_s=20_000,
+        lasts_s=5_000,
     ),
     _loss("constant", constant(1.0)),
     _loss("lognormal", {"kind": "lognormal", "mean": "1s", "scv": 4.0}),
@@ -258,7 +258,7 @@ CASES = [
             "Wq": 0.01730769231, "throughput": 2.851919561, "utilisation": 0.3564899452,
         },
         tolerance=0.03,
-        lasts_s=50_000,
+        lasts_s=12_000,
     ),
     Case(
         name="MM4K20",
@@ -272,7 +272,7 @@ CASES = [
             "Wq": 1.523969597, "throughput": 3.681162909, "utilisation": 0.9202907273,
         },
         tolerance=0.04,
-        lasts_s=40_000,
+        lasts_s=28_000,
     ),
     Case(
         name="GAS-SIMMER",
@@ -282,7 +282,7 @@ CASES = [
         queue={"capacity": 1, "discipline": "fifo"},
         expected={"L": 0.5031055901, "P_block": 0.5031055901},
         tolerance=0.03,
-        lasts_s=250_000,
+        lasts_s=62_000,
     ),
     Case(
         name="ERLA-CALLCENTER",
@@ -295,7 +295,7 @@ CASES = [
             "utilisation": 0.9303242408, "P_wait": 0.4677740686,
         },
         tolerance=0.05,
-        lasts_s=2_500,
+        lasts_s=1_400,
     ),
     Case(
         name="ERLC-CALLCENTER",
@@ -305,7 +305,7 @@ CASES = [
         robots=50,
         expected={"Wq": 20.83366834 / 60, "Lq": 16.66693467, "utilisation": 0.96, "P_wait": 0.6944556112},
         tolerance=0.06,
-        lasts_s=25_000,
+        lasts_s=10_000,
     ),
     Case(
         name="MMCK-M",
@@ -319,7 +319,7 @@ CASES = [
             "utilisation": 0.8649951691, "throughput": 4.324975845,
         },
         tolerance=0.04,
-        lasts_s=20_000,
+        lasts_s=5_800,
     ),
     Case(
         name="BALK-DISCOURAGED",
@@ -329,7 +329,7 @@ CASES = [
         queue={"balking": {"kind": "discouraged"}},
         expected={"L": 2.0, "throughput": 0.8646647168, "P_balk": 0.5676676416, "W": 2.313035285},
         tolerance=0.03,
-        lasts_s=50_000,
+        lasts_s=12_000,
     ),
     Case(
         name="REPAIR-10-1",
@@ -344,7 +344,7 @@ CASES = [
             "utilisation": 0.6464335303,
         },
         tolerance=0.03,
-        lasts_s=200_000,
+        lasts_s=50_000,
     ),
     Case(
         name="REPAIR-10-1-robots",
@@ -356,7 +356,7 @@ CASES = [
         repair_crew=1,
         expected={"availability": 0.8619113737},
         tolerance=0.03,
-        lasts_s=50_000,
+        lasts_s=12_000,
     ),
     Case(
         name="MD1-080",
@@ -368,7 +368,7 @@ CASES = [
             "Wq_squared": 5.333333333 + 4.0, "W_squared": 5.333333333 + 9.0,
         },
         tolerance=0.02,
-        lasts_s=500_000,
+        lasts_s=420_000,
     ),
     Case(
         name="ME4-1",
@@ -380,7 +380,7 @@ CASES = [
             "Wq_squared": 16.08506944 + 3.541666667**2, "W_squared": 16.33506944 + 4.541666667**2,
         },
         tolerance=0.03,
-        lasts_s=500_000,
+        lasts_s=380_000,
     ),
     Case(
         name="MH2-1",
@@ -392,7 +392,7 @@ CASES = [
             "Wq_squared": 80.69444444 + 5.833333333**2, "W_squared": 84.69444444 + 6.833333333**2,
         },
         tolerance=0.05,
-        lasts_s=400_000,
+        lasts_s=160_000,
     ),
     Case(
         name="DM1",
@@ -404,7 +404,7 @@ CASES = [
             "utilisation": 0.8, "Wq_p95": 6.816700681,
         },
         tolerance=0.03,
-        lasts_s=300_000,
+        lasts_s=75_000,
     ),
     Case(
         name="H2M1",
@@ -416,7 +416,7 @@ CASES = [
             "utilisation": 0.8, "Wq_p95": 31.3621299,
         },
         tolerance=0.05,
-        lasts_s=300_000,
+        lasts_s=150_000,
     ),
     Case(
         name="E2E2-1",
@@ -425,7 +425,7 @@ CASES = [
         jobs=renewal(erlang(2, 1.25), erlang(2, 1.0)),
         expected={"Wq": 1.865268048, "L": 2.292214438},
         tolerance=0.03,
-        lasts_s=200_000,
+        lasts_s=50_000,
     ),
     Case(
         name="MD5",
@@ -435,36 +435,36 @@ CASES = [
         robots=5,
         expected={"Lq": 3.495128212, "Wq": 0.7766951582, "L": 7.995128212, "P_wait": 0.7478285461},
         tolerance=0.04,
-        lasts_s=80_000,
+        lasts_s=23_000,
     ),
     _priorities(
         "PRIO-NP-ER1", "priority", [0.2380952381, 0.3246753247, 0.9090909091], "Wq",
         what="M/M/1, three classes, nobody is interrupted", source="Cobham (1954)", jobs=ER1,
-        tolerance=0.03, lasts_s=100_000,
+        tolerance=0.03, lasts_s=25_000,
     ),
     _priorities(
         "PRIO-PR-ER1", "preemptive", [0.3571428571, 0.487012987, 1.363636364], "W",
         what="M/M/1, three classes, preemptive-resume", source="Kleinrock II (1976), 3.7", jobs=ER1,
-        tolerance=0.03, lasts_s=100_000,
+        tolerance=0.03, lasts_s=25_000,
     ),
     _priorities(
         "PRIO-CIW", "priority", [2.0, 6.0], "W",
         what="M/M/1, two classes, nobody is interrupted", source="Cobham (1954); the example of Ciw",
-        jobs=classes([0.2, 0.6], [ONE, ONE]), tolerance=0.03, lasts_s=200_000,
+        jobs=classes([0.2, 0.6], [ONE, ONE]), tolerance=0.03, lasts_s=60_000,
     ),
     _priorities(
         "PRIO-NP-MG1", "priority", [2.926470588, 4.502262443, 10.93406593], "Wq",
         what="M/G/1, three classes, nobody is interrupted", source="Cobham (1954)", jobs=MG1,
-        tolerance=0.05, lasts_s=250_000,
+        tolerance=0.05, lasts_s=110_000,
     ),
     _priorities(
         "PRIO-PR-MG1", "preemptive", [0.5441176471, 1.606334842, 15.54945055], "W",
         what="M/G/1, three classes, preemptive-resume", source="Kleinrock II (1976), 3.7", jobs=MG1,
-        tolerance=0.05, lasts_s=250_000,
+        tolerance=0.05, lasts_s=76_000,
     ),
-    _order("fifo", 40.0, 400_000),
-    _order("random", 66.66666667, 200_000),
-    _order("lifo", 200.0, 600_000),
+    _order("fifo", 40.0, 100_000),
+    _order("random", 66.66666667, 110_000),
+    _order("lifo", 200.0, 170_000),
     Case(
         name="MM1-FAIL-ACTIVE",
         what="M/M/1, breaks only while it works, goes on where it was",
@@ -473,7 +473,7 @@ CASES = [
         fleet={"breakdowns": {"counts": "working", "up": exponential(10.0), "repair": exponential(1.5)}},
         expected={"W": 4.14516129, "L": 2.487096774, "utilisation": 0.6},
         tolerance=0.03,
-        lasts_s=300_000,
+        lasts_s=75_000,
     ),
     Case(
         name="FLEET-FAIL",
@@ -485,7 +485,7 @@ CASES = [
         repair_crew=2,
         expected={"L": 3.894464501, "W": 1.298154834, "Lq": 0.8944645006, "availability": 4.535205604 / 5},
         tolerance=0.04,
-        lasts_s=40_000,
+        lasts_s=20_000,
     ),
     Case(
         name="MX-M1",
@@ -497,7 +497,7 @@ CASES = [
         },
         expected={"L": 9.0, "W": 12.0, "utilisation": 0.75},
         tolerance=0.03,
-        lasts_s=250_000,
+        lasts_s=90_000,
     ),
     Case(
         name="RETRY-BUDGET",
@@ -508,7 +508,7 @@ CASES = [
         queue={"discipline": "fifo", "backoff": NO_BACKOFF},
         expected={"P_dead_letter": 0.008, "utilisation": 0.868, "L": 6.575757576, "throughput": 0.6944},
         tolerance=0.03,
-        lasts_s=300_000,
+        lasts_s=170_000,
     ),
 ]  # fmt: skip
 
