@@ -718,7 +718,9 @@ def workers(processes: int | None = None, address: str | None = None) -> Iterato
         if not ray.is_initialized():
             undo.enter_context(_ray_for(processes, address))
         there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield partial(spread, at_once=processes or max(1, int(there.get("CPU", 1))))
+        places = max(1, int(there.get("CPU", 1)))
+        # Where there are no more processes than that, a second point waits at each for the first to end.
+        yield partial(spread, at_once=2 * places if processes in (None, places) else processes)
 
 
 @contextlib.contextmanager
