@@ -35,18 +35,22 @@ class Bodies:
         self._classes = list(jobs.classes.items())
         self._draws = draws
         self._number = 0
-        self._drawn: Iterator[tuple[int, int, int]] = iter(())
+        # The first time it takes a second, to load what is compiled: not when the first job is due.
+        self._drawn = self._several()
 
     def next(self, at_s: float) -> Planned:
         drawn = next(self._drawn, None)
         if drawn is None:
-            several = self._draws.of(self._number + 1, AT_ONCE)
-            self._drawn = zip(*(column.tolist() for column in several), strict=True)
+            self._drawn = self._several()
             drawn = next(self._drawn)
         self._number += 1
         klass, work_ns, patience_ns = drawn
         body = _body(*self._classes[klass], work_ns, patience_ns, self._number)
         return Planned(self._number, at_s, body)
+
+    def _several(self) -> Iterator[tuple[int, int, int]]:
+        several = self._draws.of(self._number + 1, AT_ONCE)
+        return zip(*(column.tolist() for column in several), strict=True)
 
 
 class Arrivals(Protocol):
