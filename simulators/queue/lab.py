@@ -134,8 +134,9 @@ def samples(
     lab = _Lab(scenario, folder, warm_up_s, engine)
     lab.known()
     lab.play(replications, tell)
-    values, warm_up_s = lab.values()
-    return Samples(warm_up_s=warm_up_s, values=values, warnings=lab.warnings)
+    first = lab.first()
+    values = lab.values(first)
+    return Samples(warm_up_s=lab.begins_s(first), values=values, warnings=lab.warnings)
 
 
 class _Lab:
@@ -210,20 +211,28 @@ class _Lab:
         told = "the queue had not settled when the scenario was half over: let it last longer"
         return self._played[0].segment_after(half_ns), [told]
 
-    def values(self) -> tuple[list[Figures], float]:
-        """Of each replication, and what was left out of it, in seconds."""
+    def first(self) -> int:
+        """The segment from which on all replications count. Warns of what speaks against it."""
         first, told = self._first()
         self.warnings += told
+        return first
+
+    def begins_s(self, first: int) -> float:
+        """What is left out."""
+        return self._warm_up_s or self._played[0].begins_s(first)
+
+    def values(self, first: int) -> list[Figures]:
+        """Of each replication."""
         impossible = _impossible(self._scenario)
         values = [_without(impossible, each.figures(first, self._slots)) for each in self._played]
         self._check_little(first)
         if len(values) > 1 and all(each == values[0] for each in values):
             self.warnings.append("all replications are alike: nothing in this scenario is random")
-        return values, self._warm_up_s or self._played[0].begins_s(first)
+        return values
 
     def findings(self, known: Known | None) -> Findings:
-        scenario, first, alone = self._scenario, self._first()[0], len(self._played) == 1
-        values, warm_up_s = self.values()
+        scenario, first, alone = self._scenario, self.first(), len(self._played) == 1
+        values = self.values(first)
         jobs = sum(each.jobs for each in self._played)
         judge = partial(_judged, exact=known is None or known.exact, jobs=jobs)
         truth = known.figures if known else {}
@@ -234,7 +243,7 @@ class _Lab:
             robots=scenario.robots,
             jobs=jobs,
             lasts_s=scenario.lasts_s,
-            warm_up_s=warm_up_s,
+            warm_up_s=self.begins_s(first),
             model=known.model if known else "",
             metrics=judge(self._through_time(first), truth) if alone else judge(_means(values), truth),
             classes={} if alone else self._classes(first, known.classes if known else {}, judge),

@@ -65,24 +65,19 @@ def run(
         if now_ns > ends_ns or (now_ns == ends_ns and second_key(calendar) >= ARRIVING):
             return Stop.END  # nobody comes at the very end
         if arrival_ns < event_ns:
-            if box[Box.FREE] == NOBODY:
+            which, turn, slot = NOBODY, ARRIVING, box[Box.FREE]
+            if slot == NOBODY:
                 return Stop.ROOM
-            slot = box[Box.FREE]
-            arrive(
-                box, heaps, places, jobs, robots, fleets, classes, key, rows, points, joins, clock, cells,
-                times, batches, work, slot, klass[place], work_ns[place], patience_ns[place], now_ns, told,
-            )  # fmt: skip
-            continue
-        which, turn = item(calendar, 1), second_key(calendar)
-        remove(calendar, places[0], which)
+        else:
+            which, turn = item(calendar, 1), second_key(calendar)
+            slot = which - 2 * box[Box.ROBOTS]
+            remove(calendar, places[0], which)
         if turn >= ARRIVING:
-            slot = which - 2 * box[Box.ROBOTS]
             arrive(
                 box, heaps, places, jobs, robots, fleets, classes, key, rows, points, joins, clock, cells,
                 times, batches, work, slot, klass[place], work_ns[place], patience_ns[place], now_ns, told,
             )  # fmt: skip
-        elif which >= 2 * box[Box.ROBOTS]:
-            slot = which - 2 * box[Box.ROBOTS]
+        elif slot >= 0:
             if jobs[slot, Job.STATE] == Cell.WAITING:
                 remove(heaps[row_of(box, classes, jobs, slot)], places[1], which)
                 change(jobs, slot, Cell.HELD, clock, cells, now_ns)

@@ -24,26 +24,37 @@ def serve(clock, cells, times, batches, work, free_ns, robots, speeds, first, ca
     """`free_ns` is when each of `robots` is free, in that order; `first` is the number of the first of these
     jobs. Into `told` [number - 1, 4] goes when each began and left, its fate and how long it waited, unless
     it is empty."""
-    few = len(free_ns) <= FEW
     for place in range(len(came_ns)):
-        at_ns, which, robot = came_ns[place], klass[place], robots[0]
-        begins_ns = max(at_ns, free_ns[0])
-        ends_ns = min(begins_ns + served_ns(work_ns[place], speeds[robot]), NEVER)
-        if few:
-            move_up(free_ns, robots, ends_ns, robot)
-        else:
-            sift_down(free_ns, robots, ends_ns, robot)
+        at_ns, number, which = came_ns[place], first + place, klass[place]
         note_arrival(clock, cells, which, at_ns, Fate.THERE)
-        note_span(clock, cells, which, Cell.WAITING, at_ns, begins_ns)
-        note_span(clock, cells, which, Cell.WORKING, begins_ns, ends_ns)
-        note_work(clock, work, robot, begins_ns, ends_ns)
-        if ends_ns <= clock[Clock.END]:
-            waited_ns, number = begins_ns - at_ns, first + place
-            note_end(clock, cells, times, batches, which, number, at_ns, ends_ns, waited_ns, Fate.SERVED)
-            note_done(clock, work, robot, ends_ns)
-            if number <= len(told):
-                told[number - 1, 0], told[number - 1, 1] = begins_ns, ends_ns
-                told[number - 1, 2], told[number - 1, 3] = Fate.SERVED, waited_ns
+        begin(
+            clock, cells, times, batches, work, free_ns, robots, speeds,
+            number, at_ns, which, work_ns[place], max(at_ns, free_ns[0]), told,
+        )  # fmt: skip
+
+
+@inlined
+def begin(
+    clock, cells, times, batches, work, free_ns, robots, speeds,
+    number, came_ns, klass, work_ns, begins_ns, told,
+):  # fmt: skip
+    """Who is free first takes it, and all that becomes of it is known."""
+    robot = robots[0]
+    ends_ns = min(begins_ns + served_ns(work_ns, speeds[robot]), NEVER)
+    if len(free_ns) <= FEW:
+        move_up(free_ns, robots, ends_ns, robot)
+    else:
+        sift_down(free_ns, robots, ends_ns, robot)
+    note_span(clock, cells, klass, Cell.WAITING, came_ns, begins_ns)
+    note_span(clock, cells, klass, Cell.WORKING, begins_ns, ends_ns)
+    note_work(clock, work, robot, begins_ns, ends_ns)
+    if ends_ns <= clock[Clock.END]:
+        waited_ns = begins_ns - came_ns
+        note_end(clock, cells, times, batches, klass, number, came_ns, ends_ns, waited_ns, Fate.SERVED)
+        note_done(clock, work, robot, ends_ns)
+        if number <= len(told):
+            told[number - 1, 0], told[number - 1, 1] = begins_ns, ends_ns
+            told[number - 1, 2], told[number - 1, 3] = Fate.SERVED, waited_ns
 
 
 @inlined

@@ -9,18 +9,8 @@ import numpy as np
 
 from simulators.jit import compiled, inlined
 from simulators.keyed import Ints
-from simulators.queue.kernels.fifo import FEW, move_up, sift_down
-from simulators.queue.kernels.layout import served_ns
-from simulators.queue.kernels.tally import (
-    Cell,
-    Clock,
-    Fate,
-    note_arrival,
-    note_done,
-    note_end,
-    note_span,
-    note_work,
-)
+from simulators.queue.kernels.fifo import begin
+from simulators.queue.kernels.tally import Cell, Clock, Fate, note_arrival, note_span
 
 
 class Line(IntEnum):
@@ -56,15 +46,14 @@ def serve(
 ):  # fmt: skip
     """As `fifo.serve`. The order is by `slope` times the arrival, plus the `offsets` of its class; then by
     number, backwards if the slope is. There must be room in `line` for all of these jobs."""
-    few = len(free_ns) <= FEW
     for place in range(len(came_ns)):
         at_ns, number, which = came_ns[place], first + place, klass[place]
         note_arrival(clock, cells, which, at_ns, Fate.THERE)
         while line[0, 0] > 0 and free_ns[0] <= at_ns:
-            begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, few, told)
+            begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, told)
         if free_ns[0] <= at_ns:
             begin(
-                clock, cells, times, batches, work, free_ns, robots, speeds, few,
+                clock, cells, times, batches, work, free_ns, robots, speeds,
                 number, at_ns, which, work_ns[place], at_ns, told,
             )  # fmt: skip
         else:
@@ -74,46 +63,22 @@ def serve(
 @compiled
 def finish(clock, cells, times, batches, work, line, free_ns, robots, speeds, told):
     """When nobody comes any more."""
-    few = len(free_ns) <= FEW
     while line[0, 0] > 0 and free_ns[0] <= clock[Clock.END]:
-        begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, few, told)
+        begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, told)
     for place in range(1, line[0, 0] + 1):
         came_ns = line[place, Line.CAME]
         note_span(clock, cells, line[place, Line.KLASS], Cell.WAITING, came_ns, clock[Clock.END])
 
 
 @inlined
-def begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, few, told):
+def begin_next(clock, cells, times, batches, work, line, free_ns, robots, speeds, told):
     number, came_ns = line[1, Line.NUMBER], line[1, Line.CAME]
     klass, work_ns = line[1, Line.KLASS], line[1, Line.WORK]
     pop(line)
     begin(
-        clock, cells, times, batches, work, free_ns, robots, speeds, few,
+        clock, cells, times, batches, work, free_ns, robots, speeds,
         number, came_ns, klass, work_ns, free_ns[0], told,
     )  # fmt: skip
-
-
-@inlined
-def begin(
-    clock, cells, times, batches, work, free_ns, robots, speeds, few,
-    number, came_ns, klass, work_ns, begins_ns, told,
-):  # fmt: skip
-    robot = robots[0]
-    ends_ns = begins_ns + served_ns(work_ns, speeds[robot])
-    if few:
-        move_up(free_ns, robots, ends_ns, robot)
-    else:
-        sift_down(free_ns, robots, ends_ns, robot)
-    note_span(clock, cells, klass, Cell.WAITING, came_ns, begins_ns)
-    note_span(clock, cells, klass, Cell.WORKING, begins_ns, ends_ns)
-    note_work(clock, work, robot, begins_ns, ends_ns)
-    if ends_ns <= clock[Clock.END]:
-        waited_ns = begins_ns - came_ns
-        note_end(clock, cells, times, batches, klass, number, came_ns, ends_ns, waited_ns, Fate.SERVED)
-        note_done(clock, work, robot, ends_ns)
-        if number <= len(told):
-            told[number - 1, 0], told[number - 1, 1] = begins_ns, ends_ns
-            told[number - 1, 2], told[number - 1, 3] = Fate.SERVED, waited_ns
 
 
 @inlined
