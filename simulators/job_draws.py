@@ -70,12 +70,12 @@ class JobDraws:
     def of(self, first: int, count: int) -> Drawn:
         """Of `count` jobs from number `first` on."""
         klass = self._classes(first, count)
-        drawn = Drawn(
-            klass, self._drawn(self.work, klass, Purpose.SERVICE, first), self._patience(klass, first)
-        )
         if self._trace is not None:
-            _as_it_was(self._trace, first - 1, drawn)
-        return drawn
+            _as_it_was(self._trace.klass, first, klass)
+        work_ns = self._drawn(self.work, klass, Purpose.SERVICE, first)
+        if self._trace is not None:
+            _as_it_was(self._trace.work_ns, first, work_ns)
+        return Drawn(klass, work_ns, self._patience(klass, first))
 
     def _classes(self, first: int, count: int) -> Ints:
         if len(self._shares) == 1:
@@ -104,11 +104,11 @@ class JobDraws:
         return ones, twos
 
 
-def _as_it_was(trace: Trace, begins: int, drawn: Drawn) -> None:
-    for told, column in ((trace.work_ns, drawn.work_ns), (trace.klass, drawn.klass)):
-        if told is not None:
-            these = told[begins : begins + len(column)]
-            column[: len(these)] = these
+def _as_it_was(told: Ints | None, first: int, column: Ints) -> None:
+    """What a trace says, from job `first` on, takes the place of what was drawn."""
+    if told is not None:
+        these = told[first - 1 : first - 1 + len(column)]
+        column[: len(these)] = these
 
 
 class Thinking:

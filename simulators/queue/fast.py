@@ -23,13 +23,12 @@ from simulators.queue.arrays import (
 from simulators.queue.kernels import calendar, fifo, ordered
 from simulators.queue.kernels.layout import LEVEL_BITS, Stop
 from simulators.queue.kernels.ordered import new_line, with_room
-from simulators.queue.kernels.tally import Tally, new_tally
+from simulators.queue.kernels.tally import NOTHING, Tally, new_tally
 from simulators.scenario import ClosedArrivals, Jobs, Scenario
 
 AT_ONCE = 4_096  # jobs of closed users that are drawn
 MAX_THERE = 10_000_000  # jobs at once; fewer, where there are more than a few rows of heaps
 FEW_ROWS = 6
-NOTHING: Ints = np.zeros((0, 4), np.int64)
 
 
 def undone(scenario: Scenario) -> list[str]:

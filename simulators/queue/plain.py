@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from simulators.distributions import Distribution
 from simulators.job_draws import FOREVER_NS, JobDraws, Thinking, open_model
 from simulators.keyed import LONGEST, NANO, Ints, Purpose, key_of, sample_ns, table_of, uniforms
 from simulators.queue.arrays import aging_ns, backoff_ns, can, slots_of
 from simulators.queue.engine import Engine, Turn
 from simulators.queue.kernels.layout import MOST_EXPONENT
-from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
+from simulators.queue.kernels.tally import NOTHING, Cell, Fate, Tally, new_tally
 from simulators.queue.ledger import Ledger
 from simulators.scenario import ClosedArrivals, Discouraged, Fleet, JobClass, Jobs, Scenario
 
 Can = tuple[bool, ...]  # of each fleet, whether it can do a job
-NOTHING: Ints = np.zeros((0, 4), np.int64)
 
 
 @dataclass(eq=False)

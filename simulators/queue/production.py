@@ -17,9 +17,8 @@ from simulators.job_stream import Planned, arrivals_of
 from simulators.keyed import NANO, Ints
 from simulators.queue.arrays import aging_ns, backoff_ns, slots_of
 from simulators.queue.engine import Engine, Turn
-from simulators.queue.kernels.tally import Cell, Fate, Tally, new_tally
+from simulators.queue.kernels.tally import NOTHING, Cell, Fate, Tally, new_tally
 from simulators.queue.ledger import Ledger
-from simulators.queue.plain import NOTHING
 from simulators.queue.world import WALL_NS, FleetWorld
 from simulators.robot import RobotProfile
 from simulators.scenario import RobotFault, Scenario

@@ -144,6 +144,16 @@ def test_a_trace_may_say_what_its_jobs_are(tmp_path: Path) -> None:
     assert drawn.work_ns.tolist() == [2_500_000_000, 1]
 
 
+def test_a_job_of_a_trace_takes_as_long_as_those_of_its_class(tmp_path: Path) -> None:
+    (tmp_path / "day.csv").write_text("at_s,class\n" + "1,weld\n1,carry\n" * 20)
+    carry = {"service": {"kind": "constant", "value": "5s"}, "patience": "7s"}
+    trace = {"kind": "trace", "file": "day.csv"}
+    jobs = READ.validate_python({"arrivals": trace, "classes": {"weld": WELD, "carry": carry}})
+    drawn = open_model(jobs, STEADY, 1, tmp_path)[0].of(1, 40)
+    assert (drawn.work_ns / 1e9).tolist() == [1, 5] * 20
+    assert (drawn.patience_ns == 7 * 10**9).tolist() == [False, True] * 20
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -27,6 +27,9 @@ BATCHES = 8_192
 FIRST_BATCH = 5  # jobs: MSER-5
 
 
+NOTHING: Ints = np.zeros((0, 4), np.int64)  # for who need not be told what became of each job
+
+
 class Cell(IntEnum):
     """Counts of jobs; then sums in seconds, of those that left after they had been let in; then areas, jobs
     times nanoseconds. HELD are neither waiting nor worked on: their robot is broken, or they are not due
